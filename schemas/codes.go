@@ -1,0 +1,115 @@
+package schemas
+
+import "slices"
+
+// Code is the stable name of an error. Codes are never renamed.
+type Code string
+
+// Class says what is done about an error.
+type Class string
+
+// The classes.
+const (
+	// ClassPermanent: trying again cannot help; the item fails at once.
+	ClassPermanent Class = "permanent"
+	// ClassTransient: the item is tried again after a delay, up to the limit.
+	ClassTransient Class = "transient"
+	// ClassBackendDown: the archive is away; work waits, no attempt is counted.
+	ClassBackendDown Class = "backend-down"
+	// ClassWorkerSick: this worker cannot write; its items go back uncounted.
+	ClassWorkerSick Class = "worker-sick"
+	// ClassPoison: the request itself is unusable and is set aside.
+	ClassPoison Class = "poison"
+)
+
+// The codes.
+const (
+	CodeTombstoneNotFound   Code = "tombstone_not_found"
+	CodeArtifactPurged      Code = "artifact_purged"
+	CodeArtifactMissing     Code = "artifact_missing"
+	CodeCodecUnsupported    Code = "codec_unsupported"
+	CodeDecodeFailed        Code = "decode_failed"
+	CodeIntegrityMismatch   Code = "integrity_mismatch"
+	CodeTooLarge            Code = "too_large"
+	CodePathRefused         Code = "path_refused"
+	CodeDestinationExists   Code = "destination_exists"
+	CodeDestinationDenied   Code = "destination_denied"
+	CodeDestinationFull     Code = "destination_full"
+	CodeDestinationReadOnly Code = "destination_read_only"
+	CodeDestinationIO       Code = "destination_io"
+	CodeDestinationBusy     Code = "destination_busy"
+	CodeArchiveDown         Code = "archive_down"
+	CodeArchiveBusy         Code = "archive_busy"
+	CodeArchiveCorrupt      Code = "archive_corrupt"
+	CodeArchiveError        Code = "archive_error"
+	CodeBadRequest          Code = "bad_request"
+	CodeInternal            Code = "internal"
+)
+
+// CodeInfo explains one code.
+type CodeInfo struct {
+	Code  Code  `json:"code"`
+	Class Class `json:"class"`
+	// Cause is what happened; Remedy is what an operator can do.
+	Cause  string `json:"cause"`
+	Remedy string `json:"remedy"`
+}
+
+var codes = []CodeInfo{
+	{CodeTombstoneNotFound, ClassPermanent, "the archive has no item with this tombstone",
+		"check the id (case matters) and that --archive names the right archive; 'exhume list' shows what is there"},
+	{CodeArtifactPurged, ClassPermanent, "the artifact's bytes were purged under dual control; only its record is left",
+		"the bytes are gone for good here; restore them from a backup of the archive or store them again with 'exhume store --revive'"},
+	{CodeArtifactMissing, ClassPermanent, "the artifact's bytes are not in the archive and no purge is recorded",
+		"see where its object URL points with 'exhume show'; an object storage must be configured to read from it"},
+	{CodeCodecUnsupported, ClassPermanent, "the bytes are compressed with a codec other than zstd or zlib, or with a window larger than allowed",
+		"the archive was written by something else, or is damaged; see the codec with 'exhume show'"},
+	{CodeDecodeFailed, ClassPermanent, "the compressed bytes cannot be decoded",
+		"the blob is damaged; restore it from a backup of the archive"},
+	{CodeIntegrityMismatch, ClassPermanent, "the decoded bytes do not have the size or SHA-256 that the archive declares",
+		"the blob is damaged or was tampered with; nothing was written; restore it from a backup of the archive"},
+	{CodeTooLarge, ClassPermanent, "the artifact cannot be decoded within the memory allowed",
+		"raise --memory"},
+	{CodePathRefused, ClassPermanent, "the output is not a usable path below the destination root",
+		"correct the output in the manifest, or choose the root with --root"},
+	{CodeDestinationExists, ClassPermanent, "other content stands already where the output should go",
+		"move it away, or allow replacing it with --overwrite if-different"},
+	{CodeDestinationDenied, ClassPermanent, "the system does not allow writing there",
+		"check owner and permissions of the destination directory"},
+	{CodeDestinationFull, ClassWorkerSick, "the destination's file system or quota is full",
+		"free space there, then run the same command again: it continues where it stopped"},
+	{CodeDestinationReadOnly, ClassWorkerSick, "the destination's file system is read-only",
+		"remount it read-write or choose another --root, then run the same command again"},
+	{CodeDestinationIO, ClassWorkerSick, "the destination's device reports an input/output error",
+		"check the device (dmesg), then run the same command again"},
+	{CodeDestinationBusy, ClassTransient, "the destination cannot take the file just now",
+		"it is tried again by itself"},
+	{CodeArchiveDown, ClassBackendDown, "the archive does not answer",
+		"check that the archive's file or server is there; work continues by itself when it is back"},
+	{CodeArchiveBusy, ClassTransient, "the archive is locked by somebody else",
+		"it is tried again by itself; end long transactions on the archive"},
+	{CodeArchiveCorrupt, ClassPermanent, "the archive's database is damaged or is no archive",
+		"check it with its own tools (sqlite3 FILE 'PRAGMA integrity_check'); restore it from a backup"},
+	{CodeArchiveError, ClassTransient, "the archive answered a query with an error",
+		"see the detail; it is tried again by itself"},
+	{CodeBadRequest, ClassPoison, "the request cannot be understood",
+		"correct what published it; its payload is kept with the result"},
+	{CodeInternal, ClassPermanent, "exhume itself failed on this item",
+		"please report it with the detail"},
+}
+
+// Codes lists every code in a stable order. The caller may change the slice.
+func Codes() []CodeInfo { return slices.Clone(codes) }
+
+// Info explains the code; an unknown code is a permanent internal error.
+func (c Code) Info() CodeInfo {
+	for _, i := range codes {
+		if i.Code == c {
+			return i
+		}
+	}
+	return CodeInfo{Code: c, Class: ClassPermanent, Cause: "unknown code", Remedy: "is this result from a newer exhume?"}
+}
+
+// Class is the code's class.
+func (c Code) Class() Class { return c.Info().Class }

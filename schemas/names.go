@@ -1,0 +1,52 @@
+package schemas
+
+import (
+	"fmt"
+	"regexp"
+)
+
+// Names of the JetStream streams and key-value buckets.
+const (
+	// StreamRestore holds restore requests, subjects exhume.restore.<batch>.
+	StreamRestore = "EXHUME_RESTORE"
+	// StreamResults holds results, subjects exhume.result.<worker>.<batch>.
+	StreamResults = "EXHUME_RESULTS"
+	// BucketBatches holds the active batches that workers watch, one Batch a key.
+	BucketBatches = "EXHUME_BATCHES"
+	// BucketRetries holds the failed attempts of items that will be tried
+	// again, one Retry a key <batch>.<index>.
+	BucketRetries = "EXHUME_RETRIES"
+)
+
+// Subject patterns of the streams.
+const (
+	SubjectsRestore = "exhume.restore.>"
+	SubjectsResults = "exhume.result.>"
+	SubjectsEvents  = "exhume.event.>"
+)
+
+// RestoreSubject is the subject of one batch's requests.
+func RestoreSubject(batch string) string { return "exhume.restore." + batch }
+
+// ResultSubject is the subject of one worker's results for one batch. The
+// worker's name comes first so that a server can enforce who said it.
+func ResultSubject(worker, batch string) string { return "exhume.result." + worker + "." + batch }
+
+// BatchEventSubject is the subject on which the end of a batch is announced.
+func BatchEventSubject(batch string) string { return "exhume.event.batch." + batch }
+
+var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+
+// CheckName says whether s can name a batch or a worker. Both become a token of
+// a NATS subject and a key of a bucket, so the alphabet is theirs: a letter or
+// digit first, then letters, digits, '-' and '_', 64 characters at most. "latest"
+// and "single" have meanings of their own.
+func CheckName(s string) error {
+	if s == "latest" || s == "single" {
+		return fmt.Errorf("name %q is reserved", s)
+	}
+	if !name.MatchString(s) {
+		return fmt.Errorf("name %q: want 1 to 64 letters, digits, '-' or '_', a letter or digit first", s)
+	}
+	return nil
+}
