@@ -1,0 +1,255 @@
+package destination
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// systemChild tells a copy of the test binary that it may change the limits of
+// its process and, if its value is "mounts", mount file systems.
+const systemChild = "DESTINATION_SYSTEM_CHILD"
+
+// TestSystem runs in a process of its own, with mounts of its own where the
+// system lets us have them.
+func TestSystem(t *testing.T) {
+	switch os.Getenv(systemChild) {
+	case "mounts":
+		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		t.Run("full", testFull)
+		t.Run("read-only", testReadOnly)
+		t.Run("several mounts", testSeveralMounts)
+		fallthrough
+	case "plain":
+		t.Run("too many open files", testTooManyOpenFiles)
+	default:
+		t.Parallel()
+		attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+		if os.Geteuid() != 0 {
+			attr.Cloneflags |= unix.CLONE_NEWUSER
+			attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+			attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+		}
+		out, err := runChild("mounts", attr)
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSPC) {
+			t.Log("the system gives us no mounts of our own:", err)
+			out, err = runChild("plain", nil)
+		}
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}
+
+func runChild(mode string, attr *syscall.SysProcAttr) (output string, err error) {
+	c := exec.Command(os.Args[0], "-test.run=^TestSystem$")
+	c.Env = append(os.Environ(), systemChild+"="+mode)
+	c.SysProcAttr = attr
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+func mountTmpfs(t *testing.T, path, options string) {
+	t.Helper()
+	must(t, os.MkdirAll(path, 0o755))
+	must(t, unix.Mount("none", path, "tmpfs", 0, options))
+	t.Cleanup(func() { must(t, unix.Unmount(path, unix.MNT_DETACH)) })
+}
+
+func testFull(t *testing.T) {
+	for size, n := range groupSizes {
+		t.Run(size, func(t *testing.T) {
+			root := t.TempDir()
+			mountTmpfs(t, filepath.Join(root, "m"), "size=128k")
+			g := openTree(t, root).Group(schemas.Settings{}, n)
+			content := strings.Repeat("x", 48<<10)
+			codes := map[schemas.Code]int{}
+			for i := range 6 {
+				codes[codeOfError(put(g, i, fmt.Sprintf("m/d%d/f", i), content))]++
+			}
+			if left := commit(g); len(left) > 0 {
+				t.Error(left)
+			}
+			if diff := cmp.Diff(map[schemas.Code]int{"": 2, schemas.CodeDestinationFull: 4}, codes); diff != "" {
+				t.Errorf("codes (-want +got):\n%s", diff)
+			}
+			found := visible(t, root)
+			for name, c := range found {
+				if c != content {
+					t.Errorf("%s is wrong", name)
+				}
+			}
+			if len(found) != 2 {
+				t.Errorf("%d files, want 2", len(found))
+			}
+		})
+	}
+}
+
+func testReadOnly(t *testing.T) {
+	for size, n := range groupSizes {
+		t.Run(size, func(t *testing.T) {
+			root := filepath.Join(t.TempDir(), "root")
+			write(t, filepath.Join(root, "d/same"), ours)
+			must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
+			t.Cleanup(func() { must(t, unix.Unmount(root, unix.MNT_DETACH)) })
+			must(t, unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+			g := openTree(t, root).Group(schemas.Settings{}, n)
+			same, _, err := g.Compare(t.Context(), 0, "d/same", int64(len(ours)), sum([]byte(ours)))
+			if !same || err != nil {
+				t.Error(same, err)
+			}
+			for _, output := range []string{"d/f", "e/f"} {
+				if err := put(g, 1, output, ours); codeOfError(err) != schemas.CodeDestinationReadOnly {
+					t.Error(output, err)
+				}
+			}
+			if codes := commit(g); len(codes) > 0 {
+				t.Error(codes)
+			}
+			if _, err := OpenTree(filepath.Join(root, "new")); codeOfError(err) != schemas.CodeDestinationReadOnly {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A rename crosses neither from one file system to another nor from one mount of
+// a file system to another mount of the same.
+func testSeveralMounts(t *testing.T) {
+	for size, n := range groupSizes {
+		t.Run(size, func(t *testing.T) {
+			dir := t.TempDir()
+			root, elsewhere := filepath.Join(dir, "root"), filepath.Join(dir, "elsewhere")
+			mountTmpfs(t, filepath.Join(root, "a/tmpfs"), "")
+			bind := filepath.Join(root, "bind")
+			must(t, os.MkdirAll(elsewhere, 0o755))
+			must(t, os.MkdirAll(bind, 0o755))
+			must(t, unix.Mount(elsewhere, bind, "", unix.MS_BIND, ""))
+			t.Cleanup(func() { must(t, unix.Unmount(bind, unix.MNT_DETACH)) })
+			must(t, os.Symlink("a/tmpfs", filepath.Join(root, "link")))
+
+			tree, err := OpenTree(root)
+			must(t, err)
+			g := tree.Group(schemas.Settings{}, n)
+			want := map[string]string{"link": "L---------"}
+			for i, output := range []string{"f", "a/f", "a/tmpfs/f", "a/tmpfs/d/e/f", "bind/f", "bind/d/e/f"} {
+				must(t, put(g, i, output, output))
+				want[output] = output
+			}
+			must(t, put(g, 9, "link/x/g", ours))
+			want["a/tmpfs/x/g"] = ours
+			var tops []string
+			for _, s := range stages(t, root) {
+				top, _ := filepath.Rel(root, filepath.Dir(s))
+				tops = append(tops, top)
+			}
+			if diff := cmp.Diff([]string{".", "a/tmpfs", "bind"}, tops); diff != "" {
+				t.Errorf("staging directories (-want +got):\n%s", diff)
+			}
+			if codes := commit(g); len(codes) > 0 {
+				t.Error(codes)
+			}
+			if diff := cmp.Diff(want, visible(t, root)); diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+			must(t, tree.Close())
+			if left := stages(t, root); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func testTooManyOpenFiles(t *testing.T) {
+	root := t.TempDir()
+	tree := openTree(t, root)
+	before := openFiles(t)
+	var old unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(before + 20), Max: old.Max}))
+	g := tree.Group(schemas.Settings{}, 8)
+	codes := map[schemas.Code]int{}
+	for i := range 100 {
+		codes[codeOfError(put(g, i, fmt.Sprintf("d%d/f", i), ours))]++
+	}
+	if left := commit(g); len(left) > 0 {
+		t.Error(left)
+	}
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	placed := len(visible(t, root))
+	if diff := cmp.Diff(map[schemas.Code]int{"": placed, schemas.CodeDestinationBusy: 100 - placed}, codes); diff != "" || placed < 5 {
+		t.Errorf("%d placed; codes (-want +got):\n%s", placed, diff)
+	}
+	const stage = 3 // its directory, its lock and the directory it lies in
+	if after := openFiles(t); after != before+stage {
+		t.Errorf("%d open files, %d before", after, before)
+	}
+}
+
+// asNobody gives up root's rights over files, on this goroutine alone.
+func asNobody(t *testing.T, owned ...string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	const nobody = 65534
+	for _, path := range owned {
+		must(t, os.Chown(path, nobody, nobody))
+	}
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	must(t, unix.Setfsuid(nobody))
+	t.Cleanup(func() { must(t, unix.Setfsuid(0)) })
+}
+
+func TestRootNotWritable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	root := filepath.Join(dir, "root")
+	mine, closed := filepath.Join(root, "a/mine"), filepath.Join(root, "closed")
+	must(t, os.MkdirAll(mine, 0o755))
+	must(t, os.MkdirAll(closed, 0o755))
+	asNobody(t, mine)
+	for _, path := range []string{root, filepath.Dir(mine), closed} {
+		if os.Geteuid() != 0 {
+			must(t, os.Chmod(path, 0o555))
+			t.Cleanup(func() { must(t, os.Chmod(path, 0o755)) })
+		}
+	}
+	for _, n := range groupSizes {
+		g := openTree(t, root).Group(schemas.Settings{Overwrite: schemas.OverwriteAlways}, n)
+		for slot, output := range []string{"closed/f", "f", "new/f"} {
+			err := put(g, slot, output, ours)
+			if err == nil {
+				t.Errorf("%s: staged", output)
+			} else if codeOfError(err) != schemas.CodeDestinationDenied {
+				t.Error(output, err)
+			}
+		}
+		must(t, put(g, 3, "a/mine/d/f", ours))
+		if err := put(g, 4, "closed/f", ours); err == nil {
+			// It could be staged elsewhere, but not be placed.
+			if diff := cmp.Diff(map[int]schemas.Code{4: schemas.CodeDestinationDenied}, commit(g)); diff != "" {
+				t.Errorf("codes (-want +got):\n%s", diff)
+			}
+		} else {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(map[string]string{"a/mine/d/f": ours}, visible(t, root)); diff != "" {
+			t.Errorf("files (-want +got):\n%s", diff)
+		}
+	}
+}

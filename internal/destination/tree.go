@@ -1,0 +1,123 @@
+package destination
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/schemas"
+)
+
+// Tree is a directory tree that files are restored into. It is safe for
+// concurrent use.
+type Tree struct {
+	root *os.Root
+
+	mu     sync.Mutex
+	stages map[volume]*stage // those in use
+	made   []*stage          // all of them
+}
+
+// OpenTree opens the tree below the absolute path root, creating it when there
+// is none.
+func OpenTree(root string) (*Tree, error) {
+	if !filepath.IsAbs(root) {
+		return nil, fault.New(schemas.CodePathRefused, "destination root %q: want an absolute path", root)
+	}
+	if err := makeRoot(filepath.Clean(root)); err != nil {
+		return nil, classifyAs("destination root", root, err)
+	}
+	r, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, classifyAs("destination root", root, err)
+	}
+	t := &Tree{root: r, stages: map[volume]*stage{}}
+	top, err := t.walk(".")
+	if err != nil {
+		return nil, errors.Join(classifyAs("destination root", root, err), r.Close())
+	}
+	// Everything may be in its place already, so that nothing will be staged.
+	sweep(top)
+	return t, top.close()
+}
+
+// makeRoot makes a directory and those above it where they are missing, and
+// makes their names durable.
+func makeRoot(p string) error {
+	if _, err := os.Stat(p); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(p)
+	if err := makeRoot(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(p, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(descriptor(f.Fd()).sync(), f.Close())
+}
+
+// Close removes the staging directories. Groups must have ended.
+func (t *Tree) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, s := range t.made {
+		errs = append(errs, s.close())
+	}
+	t.stages, t.made = nil, nil
+	return errors.Join(append(errs, t.root.Close())...)
+}
+
+// walk opens the directory dir, a slash-separated path below the root, following
+// symlinks as long as they stay below it.
+func (t *Tree) walk(dir string) (descriptor, error) {
+	f, err := t.root.OpenFile(dir, dirFlags, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	return own(f)
+}
+
+// stageFor gives the staging directory on d's file system. It lies in the
+// highest directory there that may be written to.
+func (t *Tree) stageFor(d *dir) (*stage, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.stages[d.volume]; s != nil {
+		return s, nil
+	}
+	s, err := makeStage(d)
+	if err != nil {
+		return nil, err
+	}
+	t.stages[d.volume] = s
+	t.made = append(t.made, s)
+	return s, nil
+}
+
+func makeStage(d *dir) (*stage, error) {
+	if d.parent != nil && d.parent.volume == d.volume {
+		if s, err := makeStage(d.parent); !errors.Is(err, fs.ErrPermission) {
+			return s, err
+		}
+	}
+	return newStage(d.fd)
+}
+
+// forget makes sure that a staging directory that is gone is not used again.
+func (t *Tree) forget(v volume, s *stage) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stages[v] == s {
+		delete(t.stages, v)
+	}
+}

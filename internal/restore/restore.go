@@ -1,0 +1,167 @@
+// Package restore restores one group of items: it looks them up, reads and
+// decodes their bytes, checks size and SHA-256, and writes them. It knows
+// nothing of queues, attempts or evidence.
+package restore
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/schemas"
+)
+
+// Source is the archive as a restorer sees it.
+type Source interface {
+	// Lookup finds many tombstones in one statement; unknown ones are absent.
+	Lookup(ctx context.Context, tombstones []string) (map[string]schemas.Artifact, error)
+	// Blobs reads the stored bytes of many artifacts in one statement. A blob
+	// is valid only during the call of each.
+	Blobs(ctx context.Context, artifacts []string, each func(id string, blob []byte) error) error
+	// Open streams the decoded content of one artifact.
+	Open(ctx context.Context, a schemas.Artifact) (io.ReadCloser, error)
+}
+
+// Decode decodes a stored blob, appending to dst, to at most one byte more than
+// the artifact's size.
+type Decode func(a schemas.Artifact, blob, dst []byte) ([]byte, error)
+
+// Group is a set of files that become durable and visible together.
+type Group interface {
+	// Compare says whether this content stands under output, and since when;
+	// fs.ErrNotExist when nothing does. What is the same is the group's from
+	// then on, to be made durable by Commit.
+	Compare(ctx context.Context, slot int, output string, size int64, sha256 string) (same bool, modified time.Time, err error)
+	// Write stages a file whose content fill writes.
+	Write(slot int, output string, size int64, sha256 string, fill func(io.Writer) error) error
+	// Commit places the staged files, makes all durable and names those that
+	// could not be.
+	Commit(failed func(slot int, err error))
+	// Abort drops them.
+	Abort()
+}
+
+// NewGroup begins a group of about n files for the settings of a batch.
+type NewGroup func(s schemas.Settings, n int) (Group, error)
+
+// DefaultMemory bounds the bytes of artifacts in memory unless told otherwise.
+const DefaultMemory = 256 << 20
+
+// MinMemory is the smallest bound: it holds one stream of the kind that archives
+// commonly have, with a window of 8 MiB. One stream at a time may exceed it, by
+// what a larger window takes.
+const MinMemory = 32 << 20
+
+// Restorer restores groups of items. It is safe for concurrent use; groups that
+// run at the same time share its memory.
+type Restorer struct {
+	source   Source
+	decode   Decode
+	newGroup NewGroup
+	// memory counts the bytes in hand: stored blobs, decoded contents, windows
+	// of streams.
+	memory   *semaphore.Weighted
+	capacity int64
+	// small is the largest artifact that is decoded in memory; larger ones are
+	// streamed. chunk is how many stored bytes of small ones are read at once.
+	small, chunk int64
+	threads      int
+}
+
+// Config bounds a restorer. The zero value works.
+type Config struct {
+	// Memory is how many bytes of artifacts are held at a time (default
+	// DefaultMemory; less than MinMemory is raised to it).
+	Memory int64
+	// Threads is how many items of a group are decoded and written at a time
+	// (default: one for each processor).
+	Threads int
+}
+
+// New makes a restorer.
+func New(source Source, decode Decode, newGroup NewGroup, cfg Config) *Restorer {
+	if cfg.Memory == 0 {
+		cfg.Memory = DefaultMemory
+	}
+	if cfg.Threads == 0 {
+		cfg.Threads = runtime.GOMAXPROCS(0)
+	}
+	memory := max(cfg.Memory, MinMemory)
+	return &Restorer{
+		source: source, decode: decode, newGroup: newGroup,
+		memory: semaphore.NewWeighted(memory), capacity: memory,
+		small: memory / 256, chunk: memory / 16,
+		threads: cfg.Threads,
+	}
+}
+
+// Restore restores a group of items of one batch. The results stand in the
+// order of the requests; Attempts, Worker, FinishedAt and the durations Queue
+// and Total are left to the caller, who also decides whether a failed result is
+// final. An error means that the archive could not be read or the context
+// ended: then nothing was judged and nothing became visible.
+//
+// The same content found under an output is unchanged when it is older than the
+// request. When it is younger, an earlier delivery of the request wrote it and
+// was cut off before it could say so, and the item counts as restored.
+func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	start := time.Now()
+	done := make([]schemas.Result, len(items))
+	tombstones := make([]string, len(items))
+	for i := range items {
+		done[i].Request = items[i]
+		done[i].Target = filepath.Join(s.Root, filepath.FromSlash(items[i].Output))
+		tombstones[i] = items[i].Tombstone
+	}
+	group, err := r.newGroup(s, len(items))
+	if err != nil {
+		for i := range done {
+			fail(&done[i], err)
+		}
+		return done, nil
+	}
+	found, err := r.source.Lookup(ctx, tombstones)
+	if err != nil {
+		group.Abort()
+		return nil, err
+	}
+	lookup := since(start)
+
+	run := &run{Restorer: r, group: group, overwrite: s.Overwrite, done: done, artifacts: make([]schemas.Artifact, len(items))}
+	wanted, err := run.admit(ctx, found, lookup)
+	if err == nil {
+		err = run.write(ctx, wanted)
+	}
+	if err != nil {
+		group.Abort()
+		return nil, err
+	}
+	commit := time.Now()
+	group.Commit(func(slot int, err error) { fail(&done[slot], err) })
+	written := since(commit)
+	for _, i := range wanted {
+		done[i].Durations.Write += written
+	}
+	return done, nil
+}
+
+func withoutBytes(a schemas.Artifact) error {
+	if strings.HasPrefix(a.URL, "purged://") {
+		return fault.New(schemas.CodeArtifactPurged, "tombstone %q: the artifact was purged, its bytes are gone", a.Tombstone)
+	}
+	return fault.New(schemas.CodeArtifactMissing, "tombstone %q: the archive does not hold the artifact's bytes", a.Tombstone)
+}
+
+func fail(d *schemas.Result, err error) {
+	d.Outcome = schemas.OutcomeFailed
+	d.Code = fault.CodeOf(err)
+	d.Detail = err.Error()
+}
+
+func since(t time.Time) float64 { return float64(time.Since(t).Microseconds()) / 1000 }

@@ -1,0 +1,264 @@
+package restore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/schemas"
+)
+
+// run is one call of Restore.
+type run struct {
+	*Restorer
+	group     Group
+	overwrite schemas.Overwrite
+	done      []schemas.Result
+	artifacts []schemas.Artifact
+}
+
+// write reads, decodes and stages the wanted items. An error means that the
+// archive could not be read.
+func (r *run) write(ctx context.Context, wanted []int) error {
+	var chunk, large []int
+	var stored int64
+	for _, i := range wanted {
+		a := &r.artifacts[i]
+		if a.Size > r.small || a.Stored > r.small {
+			large = append(large, i)
+			continue
+		}
+		if stored+a.Stored > r.chunk {
+			grown, err := r.writeSmall(ctx, chunk, stored)
+			if err != nil {
+				return err
+			}
+			large = append(large, grown...)
+			chunk, stored = chunk[:0], 0
+		}
+		chunk = append(chunk, i)
+		stored += a.Stored
+	}
+	grown, err := r.writeSmall(ctx, chunk, stored)
+	if err != nil {
+		return err
+	}
+	return r.each(ctx, append(large, grown...), r.writeLarge)
+}
+
+// writeSmall stages items whose stored bytes, so many in all, are read in one
+// statement. It gives back the items whose stored bytes have grown since the
+// look-up: there is no room for them here.
+func (r *run) writeSmall(ctx context.Context, chunk []int, stored int64) (grown []int, err error) {
+	if len(chunk) == 0 {
+		return nil, nil
+	}
+	cost := r.smallCost(chunk, stored)
+	if err := r.memory.Acquire(ctx, cost); err != nil {
+		return nil, err
+	}
+	defer r.memory.Release(cost)
+
+	start := time.Now()
+	blobs, tooLong, err := r.readBlobs(ctx, chunk, stored)
+	if err != nil {
+		return nil, err
+	}
+	read := since(start)
+	fits := make([]int, 0, len(chunk))
+	for _, i := range chunk {
+		r.done[i].Durations.Read += read
+		if tooLong[r.artifacts[i].ID] {
+			grown = append(grown, i)
+		} else {
+			fits = append(fits, i)
+		}
+	}
+	return grown, r.each(ctx, fits, func(ctx context.Context, i int) error {
+		if blob, ok := blobs[r.artifacts[i].ID]; ok {
+			r.stageSmall(i, blob)
+			return nil
+		}
+		return r.vanished(ctx, i)
+	})
+}
+
+// smallCost is what a chunk may hold: the stored bytes, and on each thread one
+// content with the byte that tells it from a longer one.
+func (r *run) smallCost(chunk []int, stored int64) int64 {
+	var largest int64
+	for _, i := range chunk {
+		largest = max(largest, r.artifacts[i].Size)
+	}
+	return min(stored+int64(min(r.threads, len(chunk)))*(largest+1), r.capacity)
+}
+
+// readBlobs reads the stored bytes of items into one buffer of so many bytes.
+// Items with the same content share theirs.
+func (r *run) readBlobs(ctx context.Context, chunk []int, stored int64) (blobs map[string][]byte, tooLong map[string]bool, err error) {
+	asked := make(map[string]bool, len(chunk))
+	ids := make([]string, 0, len(chunk))
+	for _, i := range chunk {
+		if id := r.artifacts[i].ID; !asked[id] {
+			asked[id] = true
+			ids = append(ids, id)
+		}
+	}
+	blobs, tooLong = make(map[string][]byte, len(ids)), map[string]bool{}
+	buf := make([]byte, 0, stored)
+	err = r.source.Blobs(ctx, ids, func(id string, blob []byte) error {
+		at := len(buf)
+		if at+len(blob) > cap(buf) {
+			tooLong[id] = true
+			return nil
+		}
+		buf = append(buf, blob...)
+		blobs[id] = buf[at:]
+		return nil
+	})
+	return blobs, tooLong, err
+}
+
+func (r *run) stageSmall(i int, blob []byte) {
+	d, a := &r.done[i], r.artifacts[i]
+	start := time.Now()
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	content, err := r.decode(a, blob, (*buf)[:0])
+	if err != nil {
+		fail(d, err)
+		return
+	}
+	*buf = content
+	sum := sha256.Sum256(content)
+	if err := check(a, int64(len(content)), sum[:]); err != nil {
+		fail(d, err)
+		return
+	}
+	d.Durations.Decode = since(start)
+	start = time.Now()
+	err = r.group.Write(i, d.Output, a.Size, a.SHA256, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+	if err != nil {
+		fail(d, err)
+	}
+	d.Durations.Write = since(start)
+}
+
+// windowCost is what streaming one artifact may hold: the decoder's window,
+// which is never larger than 64 MiB, and buffers.
+func (r *run) windowCost(a schemas.Artifact) int64 {
+	return min(min(max(a.Size, 0), 64<<20)+4<<20, r.capacity)
+}
+
+// writeLarge stages one item as a stream.
+func (r *run) writeLarge(ctx context.Context, i int) error {
+	d, a := &r.done[i], r.artifacts[i]
+	cost := r.windowCost(a)
+	if err := r.memory.Acquire(ctx, cost); err != nil {
+		return err
+	}
+	defer r.memory.Release(cost)
+
+	start := time.Now()
+	var reading time.Duration
+	err := r.group.Write(i, d.Output, a.Size, a.SHA256, func(w io.Writer) error {
+		return r.stream(ctx, a, w, &reading)
+	})
+	d.Durations.Decode = float64(reading.Microseconds()) / 1000
+	d.Durations.Write = since(start) - d.Durations.Decode
+	switch code := fault.CodeOf(err); {
+	case err == nil:
+		return nil
+	case code == schemas.CodeArtifactMissing:
+		return r.vanished(ctx, i)
+	case code.Class() == schemas.ClassBackendDown,
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err // no fault of the item: the archive is away or the context has ended
+	}
+	fail(d, err)
+	return nil
+}
+
+// stream copies the content of an artifact to w and checks it.
+func (r *run) stream(ctx context.Context, a schemas.Artifact, w io.Writer, reading *time.Duration) (err error) {
+	content, err := r.source.Open(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := content.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(&timed{r: content, spent: reading}, a.Size+1))
+	if err != nil {
+		return err
+	}
+	return check(a, n, h.Sum(nil))
+}
+
+// vanished fails an item whose bytes went away after the look-up, for the reason
+// that another look-up gives.
+func (r *run) vanished(ctx context.Context, i int) error {
+	d := &r.done[i]
+	found, err := r.source.Lookup(ctx, []string{d.Tombstone})
+	if err != nil {
+		return err
+	}
+	switch a, ok := found[d.Tombstone]; {
+	case !ok:
+		fail(d, notFound(d.Tombstone))
+	case a.Stored < 0:
+		fail(d, withoutBytes(a))
+	default:
+		fail(d, fault.New(schemas.CodeArchiveError, "tombstone %q: the archive changed while the artifact was read", d.Tombstone))
+	}
+	return nil
+}
+
+// each calls f for each of the items on a few goroutines.
+func (r *run) each(ctx context.Context, items []int, f func(context.Context, int) error) error {
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for range min(r.threads, len(items)) {
+		g.Go(func() error {
+			for {
+				k := int(next.Add(1)) - 1
+				if k >= len(items) {
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := f(ctx, items[k]); err != nil {
+					return err
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// check compares decoded content with what the archive declares.
+func check(a schemas.Artifact, size int64, sum []byte) error {
+	switch got := hex.EncodeToString(sum); {
+	case size > a.Size:
+		return fault.New(schemas.CodeIntegrityMismatch, "tombstone %q: content is longer than the %d bytes declared", a.Tombstone, a.Size)
+	case size < a.Size:
+		return fault.New(schemas.CodeIntegrityMismatch, "tombstone %q: content is %d bytes, %d are declared", a.Tombstone, size, a.Size)
+	case got != a.SHA256:
+		return fault.New(schemas.CodeIntegrityMismatch, "tombstone %q: content has SHA-256 %s, %s is declared", a.Tombstone, got, a.SHA256)
+	}
+	return nil
+}
