@@ -1,0 +1,162 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// batchColumns are the columns that scanBatch reads, in its order.
+const batchColumns = `no, id, state, root, overwrite, mode, actor, manifest, manifest_sha256, archive, total,
+	created_at, sealed_at, ended_at, restored, unchanged, failed, skipped, cancelled, bytes`
+
+// batchRow is a batch and its number, the key of its results.
+type batchRow struct {
+	no int64
+	schemas.Summary
+}
+
+func scanBatch(scan func(...any) error) (batchRow, error) {
+	var b batchRow
+	var created, sealed, ended sql.NullInt64
+	err := scan(&b.no, &b.ID, &b.State, &b.Settings.Root, &b.Settings.Overwrite, &b.Settings.Mode,
+		&b.Actor, &b.Manifest, &b.ManifestSHA256, &b.Archive, &b.Total, &created, &sealed, &ended,
+		&b.Counts.Restored, &b.Counts.Unchanged, &b.Counts.Failed, &b.Counts.Skipped, &b.Counts.Cancelled, &b.Counts.Bytes)
+	b.CreatedAt, b.SealedAt, b.EndedAt = instant(created), instant(sealed), instant(ended)
+	return b, err
+}
+
+// nanos is how a time is stored, nil for none.
+func nanos(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixNano()
+}
+
+func instant(n sql.NullInt64) time.Time {
+	if !n.Valid {
+		return time.Time{}
+	}
+	return time.Unix(0, n.Int64).UTC()
+}
+
+// querier is a pool or a transaction.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// batchByID gives the batch with exactly this id, or ErrNotFound.
+func batchByID(ctx context.Context, q querier, id string) (batchRow, error) {
+	b, err := scanBatch(q.QueryRowContext(ctx, `SELECT `+batchColumns+` FROM batch WHERE id = ?`, id).Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return b, notFound(id)
+	}
+	return b, err
+}
+
+// Create inserts the batch, without counts, or gives the one that has its id
+// already; created says which. An empty state is StateOpen.
+func (l *Ledger) Create(ctx context.Context, b schemas.Batch) (s schemas.Summary, created bool, err error) {
+	if err := schemas.CheckName(b.ID); err != nil {
+		return s, false, fmt.Errorf("batch %w", err)
+	}
+	if b.State == "" {
+		b.State = schemas.StateOpen
+	}
+	err = l.inTx(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, `INSERT INTO batch (id, state, root, overwrite, mode, actor, manifest, manifest_sha256,
+			archive, total, created_at, sealed_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			b.ID, b.State, b.Settings.Root, b.Settings.Overwrite, b.Settings.Mode, b.Actor, b.Manifest, b.ManifestSHA256,
+			b.Archive, b.Total, nanos(b.CreatedAt), nanos(b.SealedAt), nanos(b.EndedAt))
+		if err != nil {
+			return fmt.Errorf("create batch %s: %w", b.ID, err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return fmt.Errorf("create batch %s: %w", b.ID, err)
+		}
+		created = n == 1
+		row, err := batchByID(ctx, tx, b.ID)
+		s = row.Summary
+		return err
+	})
+	return s, created, err
+}
+
+// Seal gives an open batch its total and its manifest's digest, and sets it
+// running. Sealing it again with the same figures changes nothing; with others
+// it is an error, and so is a total that leaves out items with results.
+func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA256 string, at time.Time) (s schemas.Summary, err error) {
+	err = l.inTx(ctx, func(tx *sql.Tx) error {
+		b, err := batchByID(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		s = b.Summary
+		switch {
+		case !b.SealedAt.IsZero() && b.Total == total && b.ManifestSHA256 == manifestSHA256:
+			return nil
+		case !b.SealedAt.IsZero():
+			return fmt.Errorf("batch %s is sealed with %d items of manifest %q, not with %d of %q; submit the other manifest as another batch",
+				id, b.Total, b.ManifestSHA256, total, manifestSHA256)
+		case b.State.Final():
+			return fmt.Errorf("batch %s cannot be sealed: it has ended (%s)", id, b.State)
+		case total < 0:
+			return fmt.Errorf("batch %s cannot be sealed with %d items", id, total)
+		}
+		var beyond int64
+		err = tx.QueryRowContext(ctx, `SELECT idx FROM result WHERE batch_no = ? AND idx >= ? LIMIT 1`, b.no, total).Scan(&beyond)
+		if err == nil {
+			return fmt.Errorf("batch %s cannot be sealed with %d items: there is a result of item %d", id, total, beyond)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("seal batch %s: %w", id, err)
+		}
+		b, err = scanBatch(tx.QueryRowContext(ctx, `UPDATE batch SET state = ?, total = ?, manifest_sha256 = ?, sealed_at = ?
+			WHERE no = ? RETURNING `+batchColumns, schemas.StateRunning, total, manifestSHA256, nanos(at), b.no).Scan)
+		if err != nil {
+			return fmt.Errorf("seal batch %s: %w", id, err)
+		}
+		s = b.Summary
+		return nil
+	})
+	return s, err
+}
+
+// End puts the batch into a final state and notes the evidence position, unless
+// that is zero. Ending it again in the same state changes nothing; in another
+// it is an error.
+func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at time.Time, pos schemas.EvidencePosition) (s schemas.Summary, err error) {
+	if !state.Final() {
+		return s, fmt.Errorf("batch %s cannot end in the state %q", id, state)
+	}
+	err = l.inTx(ctx, func(tx *sql.Tx) error {
+		b, err := batchByID(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		s = b.Summary
+		switch {
+		case b.State == state:
+			return nil
+		case b.State.Final():
+			return fmt.Errorf("batch %s cannot become %s: it has ended (%s)", id, state, b.State)
+		}
+		b, err = scanBatch(tx.QueryRowContext(ctx, `UPDATE batch SET state = ?, ended_at = ? WHERE no = ? RETURNING `+batchColumns,
+			state, nanos(at), b.no).Scan)
+		if err != nil {
+			return fmt.Errorf("end batch %s: %w", id, err)
+		}
+		s = b.Summary
+		if pos == (schemas.EvidencePosition{}) {
+			return nil
+		}
+		return setPosition(ctx, tx, pos)
+	})
+	return s, err
+}

@@ -1,0 +1,136 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// ErrNotFound is wrapped by errors about a batch that is not in the ledger.
+var ErrNotFound = errors.New("no such batch")
+
+// Latest is the reference to the batch created last.
+const Latest = "latest"
+
+func notFound(ref string) error {
+	if ref == Latest {
+		return fmt.Errorf("%w: there are no batches yet", ErrNotFound)
+	}
+	return fmt.Errorf("%w: %q; 'exhume batch list' shows which there are", ErrNotFound, ref)
+}
+
+// Batch gives the batch that ref means: an id, the beginning of just one id, or
+// Latest. A beginning of several ids is an error that lists them.
+func (r *Reader) Batch(ctx context.Context, ref string) (schemas.Summary, error) {
+	b, err := batchByID(ctx, r.db, ref)
+	if err == nil || !errors.Is(err, ErrNotFound) {
+		return b.Summary, r.named(err)
+	}
+	if ref == Latest {
+		found, err := r.batches(ctx, `ORDER BY no DESC LIMIT 1`)
+		if err != nil || len(found) == 0 {
+			return schemas.Summary{}, cmp.Or(err, notFound(ref))
+		}
+		return found[0], nil
+	}
+	if schemas.CheckName(ref) != nil {
+		return schemas.Summary{}, notFound(ref)
+	}
+	const most = 10                                                                                        // candidates to list
+	found, err := r.batches(ctx, `WHERE id > ? AND id < ? ORDER BY no DESC LIMIT ?`, ref, ref+"~", most+1) // '~' is after all that names have
+	switch {
+	case err != nil:
+		return schemas.Summary{}, err
+	case len(found) == 0:
+		return schemas.Summary{}, notFound(ref)
+	case len(found) > 1:
+		return schemas.Summary{}, ambiguous(ref, found, most)
+	}
+	return found[0], nil
+}
+
+func ambiguous(ref string, found []schemas.Summary, most int) error {
+	var ids []string
+	for _, b := range found {
+		ids = append(ids, b.ID)
+	}
+	if len(ids) > most {
+		ids[most] = "…"
+	}
+	return fmt.Errorf("batch %q is ambiguous: give more of one of %s", ref, strings.Join(ids, ", "))
+}
+
+// Batches gives the batches, newest first, at most limit (all when 0).
+func (r *Reader) Batches(ctx context.Context, limit int) ([]schemas.Summary, error) {
+	if limit <= 0 {
+		limit = -1
+	}
+	return r.batches(ctx, `ORDER BY no DESC LIMIT ?`, limit)
+}
+
+// Active gives the batches that have not ended, oldest first.
+func (r *Reader) Active(ctx context.Context) ([]schemas.Summary, error) {
+	return r.batches(ctx, `WHERE state IN (?, ?) ORDER BY no`, schemas.StateOpen, schemas.StateRunning)
+}
+
+func (r *Reader) batches(ctx context.Context, rest string, args ...any) ([]schemas.Summary, error) {
+	rows, err := r.db.QueryContext(ctx, `SELECT `+batchColumns+` FROM batch `+rest, args...) //nolint:gosec // rest is a constant of this file
+	if err != nil {
+		return nil, r.named(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var found []schemas.Summary
+	for rows.Next() {
+		b, err := scanBatch(rows.Scan)
+		if err != nil {
+			return nil, r.named(err)
+		}
+		found = append(found, b.Summary)
+	}
+	return found, r.named(rows.Err())
+}
+
+// named says which ledger an error of SQLite is about.
+func (r *Reader) named(err error) error {
+	if err == nil || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("ledger %s: %w", r.path, err)
+}
+
+// Audit counts the batch's results anew and compares them with the counts that
+// are kept; it is an error if they differ. It gives what it counted.
+func (r *Reader) Audit(ctx context.Context, id string) (schemas.Counts, error) {
+	tx, err := r.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // both of one moment
+	if err != nil {
+		return schemas.Counts{}, r.named(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	b, err := batchByID(ctx, tx, id)
+	if err != nil {
+		return schemas.Counts{}, r.named(err)
+	}
+	var c schemas.Counts
+	err = tx.QueryRowContext(ctx, `SELECT
+		count(*) FILTER (WHERE outcome = 'restored'),
+		count(*) FILTER (WHERE outcome = 'unchanged'),
+		count(*) FILTER (WHERE outcome NOT IN ('restored', 'unchanged', 'skipped', 'cancelled')),
+		count(*) FILTER (WHERE outcome = 'skipped'),
+		count(*) FILTER (WHERE outcome = 'cancelled'),
+		coalesce(sum(size) FILTER (WHERE outcome = 'restored'), 0)
+		FROM result WHERE batch_no = ?`, b.no).
+		Scan(&c.Restored, &c.Unchanged, &c.Failed, &c.Skipped, &c.Cancelled, &c.Bytes)
+	if err != nil {
+		return c, r.named(err)
+	}
+	if c != b.Counts {
+		return c, fmt.Errorf("ledger %s: batch %s has results %+v but counts %+v: it was changed by something other than exhume, or is damaged; restore it from a backup",
+			r.path, id, c, b.Counts)
+	}
+	return c, nil
+}
