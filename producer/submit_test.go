@@ -1,0 +1,143 @@
+package producer
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// fakeFleet is a control API and a queue in memory.
+type fakeFleet struct {
+	batch  schemas.Summary
+	sealed int64
+	stored []int64
+	groups []int
+	fail   int // the publication that fails, from 1
+}
+
+func (f *fakeFleet) Open(_ context.Context, b schemas.Batch) (schemas.Summary, error) {
+	if f.batch.ID == "" {
+		b.State = schemas.StateOpen
+		f.batch.Batch = b
+	}
+	return f.batch, nil
+}
+
+func (f *fakeFleet) Seal(_ context.Context, _ string, total int64, sha string) (schemas.Summary, error) {
+	f.sealed = total
+	f.batch.State, f.batch.Total, f.batch.ManifestSHA256 = schemas.StateRunning, total, sha
+	return f.batch, nil
+}
+
+func (f *fakeFleet) LastIndex(context.Context, string) (int64, error) {
+	return int64(len(f.stored)) - 1, nil
+}
+
+func (f *fakeFleet) Publish(_ context.Context, rs []schemas.Request) error {
+	f.groups = append(f.groups, len(rs))
+	if len(f.groups) == f.fail {
+		f.stored = append(f.stored, rs[0].Index) // a first part
+		return errors.New("the broker is away")
+	}
+	for _, r := range rs {
+		if r.Batch != f.batch.ID {
+			return errors.New("request of another batch")
+		}
+		f.stored = append(f.stored, r.Index)
+	}
+	return nil
+}
+
+func itemsTo(n int64) iter.Seq2[schemas.Request, error] {
+	return func(yield func(schemas.Request, error) bool) {
+		for i := range n {
+			if !yield(schemas.Request{Index: i}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func submission(total, items int64) Submission {
+	return Submission{
+		Batch: schemas.Batch{ID: "b", Manifest: "m.csv", ManifestSHA256: "aa", Settings: schemas.Settings{Root: "/r"}},
+		Total: total, Items: itemsTo(items),
+	}
+}
+
+func TestSubmit(t *testing.T) {
+	t.Parallel()
+	f := &fakeFleet{fail: 2}
+	s := submission(2500, 2500)
+	var told []int64
+	s.Progress = func(n int64) { told = append(told, n) }
+	if _, err := Submit(t.Context(), f, f, s); err == nil || f.sealed != 0 {
+		t.Fatalf("a failed publication: error %v, sealed %d", err, f.sealed)
+	}
+	got, err := Submit(t.Context(), f, f, s)
+	if err != nil || got.Published != 1499 || !got.Known || f.sealed != 2500 {
+		t.Errorf("continued: %+v, %v", got, err)
+	}
+	for i, index := range f.stored {
+		if int64(i) != index {
+			t.Fatalf("request %d has index %d", i, index)
+		}
+	}
+	if diff := cmp.Diff([]int64{1000, 2001, 2500}, told); diff != "" {
+		t.Error(diff)
+	}
+	got, err = Submit(t.Context(), f, f, s)
+	if err != nil || got.Published != 0 || !got.Known || len(f.stored) != 2500 {
+		t.Errorf("again: %+v, %v", got, err)
+	}
+	f.batch.State = schemas.StateSucceeded
+	groups := len(f.groups)
+	if got, err = Submit(t.Context(), f, f, s); err != nil || !got.Known || len(f.groups) != groups {
+		t.Errorf("ended: %+v, %v", got, err)
+	}
+}
+
+func TestSubmitRefuses(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken row")
+	for _, c := range []struct {
+		name   string
+		change func(*Submission)
+		want   string
+	}{
+		{"bad name", func(s *Submission) { s.Batch.ID = "a b" }, "name"},
+		{"another manifest", func(s *Submission) { s.Batch.ManifestSHA256 = "bb" }, "another manifest"},
+		{"other settings", func(s *Submission) { s.Batch.Settings.Root = "/x" }, "other settings"},
+		{"other archive", func(s *Submission) { s.Batch.Archive = "x" }, "other settings"},
+		{"fewer items", func(s *Submission) { s.Items = itemsTo(4) }, "m.csv: it does not have the 5 items"},
+		{"more items", func(s *Submission) { s.Items = itemsTo(6) }, "m.csv: it does not have the 5 items"},
+		{"a gap", func(s *Submission) {
+			s.Items = func(yield func(schemas.Request, error) bool) {
+				_ = yield(schemas.Request{Index: 0}, nil) && yield(schemas.Request{Index: 2}, nil)
+			}
+		}, "does not have"},
+		{"a broken row", func(s *Submission) {
+			s.Items = func(yield func(schemas.Request, error) bool) { yield(schemas.Request{}, broken) }
+		}, "broken row"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := &fakeFleet{}
+			if _, err := f.Open(t.Context(), submission(5, 5).Batch); err != nil {
+				t.Fatal(err)
+			}
+			s := submission(5, 5)
+			c.change(&s)
+			_, err := Submit(t.Context(), f, f, s)
+			if err == nil || !strings.Contains(err.Error(), c.want) || f.sealed != 0 {
+				t.Errorf("error %v, sealed %d", err, f.sealed)
+			}
+		})
+	}
+}
