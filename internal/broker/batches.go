@@ -1,0 +1,134 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// Activate makes a batch's consumer and shows the batch to the workers. It can
+// be repeated.
+func (b *Broker) Activate(ctx context.Context, batch schemas.Batch) error {
+	err := b.ensureConsumer(ctx, schemas.StreamRestore, jetstream.ConsumerConfig{
+		Durable:       batch.ID,
+		FilterSubject: schemas.RestoreSubject(batch.ID),
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1, // the worker decides, by its own count
+		MaxAckPending: maxAckPending,
+	})
+	if err != nil {
+		return err
+	}
+	return b.put(ctx, schemas.BucketBatches, batch.ID, batch)
+}
+
+// Activated lists the ids of the batches of which anything is here: that
+// workers are shown, or that have a consumer.
+func (b *Broker) Activated(ctx context.Context) ([]string, error) {
+	kv, err := b.bucket(ctx, schemas.BucketBatches)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := kv.ListKeys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("keys of %s: %w", schemas.BucketBatches, err)
+	}
+	ids := map[string]bool{}
+	for id := range keys.Keys() {
+		ids[id] = true
+	}
+	stream, err := b.js.Stream(ctx, schemas.StreamRestore)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", schemas.StreamRestore, err)
+	}
+	consumers := stream.ConsumerNames(ctx)
+	for id := range consumers.Name() {
+		ids[id] = true
+	}
+	if err := consumers.Err(); err != nil {
+		return nil, fmt.Errorf("consumers of %s: %w", schemas.StreamRestore, err)
+	}
+	return slices.Sorted(maps.Keys(ids)), nil
+}
+
+// Retire hides a batch from the workers and removes its requests, its retry
+// records and its consumer. It can be repeated. The consumer goes last: while it
+// is there, Activated names the batch.
+func (b *Broker) Retire(ctx context.Context, id string) error {
+	if err := b.retire(ctx, id); err != nil {
+		return fmt.Errorf("retire batch %s: %w", id, err)
+	}
+	return nil
+}
+
+func (b *Broker) retire(ctx context.Context, id string) error {
+	kv, err := b.bucket(ctx, schemas.BucketBatches)
+	if err != nil {
+		return err
+	}
+	if err := kv.Purge(ctx, id, jetstream.PurgeTTL(retiredFor)); err != nil {
+		return err
+	}
+	for stream, subject := range map[string]string{
+		schemas.StreamRestore:         schemas.RestoreSubject(id),
+		"KV_" + schemas.BucketRetries: "$KV." + schemas.BucketRetries + "." + id + ".>",
+	} {
+		s, err := b.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		if err := s.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+			return err
+		}
+	}
+	err = b.js.DeleteConsumer(ctx, schemas.StreamRestore, id)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil
+	}
+	return err
+}
+
+// WatchBatches calls show for each active batch, now and whenever one changes,
+// and hide when one ends, until the context ends. An error means that it cannot
+// know any more.
+func (b *Broker) WatchBatches(ctx context.Context, show func(schemas.Batch), hide func(id string)) error {
+	kv, err := b.bucket(ctx, schemas.BucketBatches)
+	if err != nil {
+		return err
+	}
+	w, err := kv.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", schemas.BucketBatches, err)
+	}
+	defer w.Stop() //nolint:errcheck // nothing is left to stop when it fails
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, ok := <-w.Updates():
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case !ok:
+				return fmt.Errorf("watch %s: the connection to the broker is closed", schemas.BucketBatches)
+			case e == nil: // all that was there at the beginning has been seen
+			case e.Operation() != jetstream.KeyValuePut:
+				hide(e.Key())
+			default:
+				var batch schemas.Batch
+				if err := json.Unmarshal(e.Value(), &batch); err != nil {
+					return fmt.Errorf("batch %s in %s: %w", e.Key(), schemas.BucketBatches, err)
+				}
+				show(batch)
+			}
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// pullBytes bounds what one pull brings into memory, and into the buffer
+	// that the server keeps for this connection.
+	pullBytes = 16 << 20
+	// pullGrace is how long a pull is waited for after its last sign. The server
+	// says nothing while as many messages are in hand as may be.
+	pullGrace = time.Second
+)
+
+// pullRequest is what a pull consumer is asked for.
+type pullRequest struct {
+	Batch    int           `json:"batch"`
+	MaxBytes int           `json:"max_bytes"`
+	Expires  time.Duration `json:"expires,omitempty"`
+	NoWait   bool          `json:"no_wait,omitempty"`
+}
+
+// fetch takes up to n messages that are there, waiting up to wait for the first.
+// It never asks the server for more than it returns, so that no lease runs on a
+// message that nobody looks at. No message in time is an empty result. When the
+// context ends, messages that are on their way already are still returned.
+func (b *Broker) fetch(ctx context.Context, stream, consumer string, n int, wait time.Duration) ([]*Delivery, error) {
+	out, err := b.pull(ctx, stream, consumer, n, 0)
+	if len(out) > 0 || err != nil || wait <= 0 {
+		return out, err
+	}
+	// One only, because a pull that waits ends when all it asked for are there.
+	out, err = b.pull(ctx, stream, consumer, 1, wait)
+	if len(out) == 0 || err != nil || n == 1 {
+		return out, err
+	}
+	more, err := b.pull(ctx, stream, consumer, n-1, 0)
+	return append(out, more...), err
+}
+
+// pull sends one request to a consumer and gathers what it brings. The client
+// library's Fetch is not used because it loses messages: those that arrive
+// when its context or its patience (a second) has just ended wait for the end of
+// their lease.
+func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait time.Duration) ([]*Delivery, error) {
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	body, err := json.Marshal(pullRequest{Batch: n, MaxBytes: pullBytes, Expires: wait, NoWait: wait == 0})
+	if err != nil {
+		return nil, err
+	}
+	inbox, in := b.nc.NewInbox(), make(chan *nats.Msg, n+1) // and the status
+	sub, err := b.nc.ChanSubscribe(inbox, in)
+	if err != nil {
+		return nil, fmt.Errorf("take from %s: %w", consumer, err)
+	}
+	defer sub.Unsubscribe() //nolint:errcheck // fails only on a connection that is closed
+	if err := b.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+stream+"."+consumer, inbox, body); err != nil {
+		return nil, fmt.Errorf("take from %s: %w", consumer, err)
+	}
+	reclaimed := b.reclaimedTo(stream, consumer)
+	var out []*Delivery
+	patience := time.NewTimer(wait + pullGrace)
+	defer patience.Stop()
+	for len(out) < n {
+		select {
+		case msg := <-in:
+			if isStatus(msg) {
+				return out, statusError(consumer, msg)
+			}
+			out = append(out, delivery(msg, reclaimed))
+			patience.Reset(pullGrace)
+		case <-patience.C:
+			return b.late(sub, in, out, reclaimed)
+		case <-ctx.Done():
+			out, _ = b.late(sub, in, out, reclaimed)
+			return out, nil
+		}
+	}
+	return out, nil
+}
+
+// late ends a pull early and gathers what the server had sent before it knew.
+func (b *Broker) late(sub *nats.Subscription, in <-chan *nats.Msg, out []*Delivery, reclaimed uint64) ([]*Delivery, error) {
+	err := sub.Drain() // tells the server, and goes on receiving
+	if err == nil {
+		err = b.nc.FlushTimeout(callTimeout)
+	}
+	for {
+		select {
+		case msg := <-in:
+			if !isStatus(msg) {
+				out = append(out, delivery(msg, reclaimed))
+			}
+		default:
+			if err != nil && len(out) == 0 {
+				return nil, fmt.Errorf("take messages: the broker does not answer: %w", err)
+			}
+			return out, nil
+		}
+	}
+}
+
+// isStatus tells what the server says about a pull from the messages it brings:
+// those have a subject for their acknowledgement.
+func isStatus(msg *nats.Msg) bool { return msg.Reply == "" }
+
+func statusError(consumer string, msg *nats.Msg) error {
+	switch status, text := msg.Header.Get("Status"), msg.Header.Get("Description"); status {
+	case "404", "408": // no messages, or no more
+		return nil
+	case "503":
+		return fmt.Errorf("take from %s: there is no such consumer", consumer)
+	default:
+		if text == "Message Size Exceeds MaxBytes" || text == "Batch Completed" {
+			return nil
+		}
+		return fmt.Errorf("take from %s: %s %s", consumer, status, text)
+	}
+}

@@ -1,0 +1,227 @@
+package collector
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// Ledger is the database of batches and results as the collector sees it.
+type Ledger interface {
+	Create(ctx context.Context, b schemas.Batch) (s schemas.Summary, created bool, err error)
+	Seal(ctx context.Context, id string, total int64, manifestSHA256 string, at time.Time) (schemas.Summary, error)
+	// Record inserts what is new, calls note with it inside the transaction,
+	// keeps the position that note returns, and commits. It returns the
+	// batches that the results are of.
+	Record(ctx context.Context, results []schemas.Result,
+		note func(fresh []schemas.Result) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
+	End(ctx context.Context, id string, state schemas.State, at time.Time, pos schemas.EvidencePosition) (schemas.Summary, error)
+	Position(ctx context.Context) (schemas.EvidencePosition, bool, error)
+	SetPosition(ctx context.Context, pos schemas.EvidencePosition) error
+	Active(ctx context.Context) ([]schemas.Summary, error)
+	Find(ctx context.Context, id string) (s schemas.Summary, found bool, err error)
+}
+
+// Evidence is the audit log as the collector sees it.
+type Evidence interface {
+	Append(ctx context.Context, records []schemas.Record) (schemas.EvidencePosition, error)
+	Since(ctx context.Context, pos schemas.EvidencePosition) iter.Seq2[schemas.Record, error]
+}
+
+// Book keeps ledger and evidence in step: whatever is in one is in the other,
+// once, whenever the process dies.
+//
+// Lines are appended and synced before the ledger's transaction that covers
+// them commits. After a crash in between, the lines after the position that the
+// ledger remembers are read again, and what they say is not appended a second
+// time. It is safe for concurrent use; what it writes, it writes one after the
+// other, so that no position ever passes lines that the ledger does not cover.
+type Book struct {
+	ledger   Ledger
+	evidence Evidence
+	opts     Options
+
+	mu sync.Mutex
+	// pos is the position that the ledger remembers.
+	pos   schemas.EvidencePosition
+	ahead ahead
+}
+
+// Options say what evidence contains.
+type Options struct {
+	// Backend and URL are how evidence names the archive; the URL has its
+	// secrets removed.
+	Backend, URL string
+	// Timings says whether lines tell how long things took.
+	Timings bool
+	// AcceptEvidence continues with the evidence log as it is when it is not
+	// the one that the ledger knows any more; see BrokenLogError.
+	AcceptEvidence bool
+}
+
+// BrokenLogError says that the evidence log does not go on where the ledger
+// left it: it was cut short, moved away, replaced or changed.
+type BrokenLogError struct{ Err error }
+
+func (e *BrokenLogError) Error() string {
+	return fmt.Sprintf("%v; put the file back as it was, or, if it was moved away on purpose, continue with the log as it is now: --accept-evidence", e.Err)
+}
+
+// Unwrap gives what does not fit.
+func (e *BrokenLogError) Unwrap() error { return e.Err }
+
+// OpenBook brings ledger and evidence into step.
+func OpenBook(ctx context.Context, l Ledger, e Evidence, o Options) (*Book, error) {
+	b := &Book{ledger: l, evidence: e, opts: o, ahead: newAhead()}
+	pos, known, err := l.Position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		b.pos = pos
+		err := b.readAhead(ctx)
+		if err == nil || !o.AcceptEvidence || ctx.Err() != nil {
+			return b, err
+		}
+		b.ahead = newAhead()
+	}
+	// A new ledger, or a new log: what the log holds is not ours.
+	if b.pos, err = e.Append(ctx, nil); err != nil {
+		return nil, err
+	}
+	return b, l.SetPosition(ctx, b.pos)
+}
+
+// readAhead finds the lines that the ledger may not cover.
+func (b *Book) readAhead(ctx context.Context) error {
+	for r, err := range b.evidence.Since(ctx, b.pos) {
+		if err != nil {
+			return &BrokenLogError{err}
+		}
+		b.ahead.add(r)
+	}
+	for id := range b.ahead.batches() {
+		s, found, err := b.ledger.Find(ctx, id)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !found: // its results are of no batch, and will never be covered
+			delete(b.ahead.items, id)
+			delete(b.ahead.ends, id)
+		case s.State.Final():
+			delete(b.ahead.items, id)
+			delete(b.ahead.ends, id)
+			delete(b.ahead.starts, id)
+		default:
+			delete(b.ahead.starts, id)
+		}
+	}
+	return nil
+}
+
+// append appends those records that are not there yet, and returns the position
+// that the ledger is to remember when it covers them. If it does not come to
+// that, the records are ahead of the ledger.
+func (b *Book) append(ctx context.Context, records []schemas.Record) (schemas.EvidencePosition, error) {
+	pos, err := b.evidence.Append(ctx, b.ahead.without(records))
+	if err != nil {
+		return pos, err
+	}
+	b.ahead.remove(records)
+	if b.ahead.holds() {
+		pos = b.pos
+	}
+	return pos, nil
+}
+
+// Begin records a batch that opens, unless it is known already.
+func (b *Book) Begin(ctx context.Context, batch schemas.Batch) (schemas.Summary, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, found, err := b.ledger.Find(ctx, batch.ID)
+	if err != nil || found {
+		return s, err
+	}
+	start := startRecord(batch)
+	pos, err := b.append(ctx, []schemas.Record{start})
+	if err != nil {
+		return s, err
+	}
+	if s, _, err = b.ledger.Create(ctx, batch); err != nil {
+		b.ahead.add(start)
+		return s, err
+	}
+	if err := b.ledger.SetPosition(ctx, pos); err != nil {
+		return s, err // the position is behind, which costs reading only
+	}
+	b.pos = pos
+	return s, nil
+}
+
+// Seal records a batch's total.
+func (b *Book) Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (schemas.Summary, error) {
+	return b.ledger.Seal(ctx, id, total, manifestSHA256, time.Now().UTC())
+}
+
+// Record records results; those that are recorded already change nothing. It
+// returns the batches that they are of.
+func (b *Book) Record(ctx context.Context, results []schemas.Result) ([]schemas.Summary, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	pos := b.pos
+	var added []schemas.Record
+	touched, err := b.ledger.Record(ctx, results, func(fresh []schemas.Result) (schemas.EvidencePosition, error) {
+		records := make([]schemas.Record, len(fresh))
+		for i := range fresh {
+			records[i] = ItemRecord(b.opts, &fresh[i])
+		}
+		var err error
+		if pos, err = b.append(ctx, records); err == nil {
+			added = records
+		}
+		return pos, err
+	})
+	if err != nil {
+		b.ahead.add(added...)
+		return nil, err
+	}
+	b.pos = pos
+	return touched, nil
+}
+
+// End records the end of a batch whose results are complete, unless that is
+// recorded already; ended says which.
+func (b *Book) End(ctx context.Context, id string) (s schemas.Summary, ended bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, found, err := b.ledger.Find(ctx, id)
+	if err != nil || !found || s.State.Final() {
+		return s, false, err
+	}
+	s.State, s.EndedAt = s.Counts.EndState(), time.Now().UTC()
+	delete(b.ahead.items, id) // the ledger has them all
+	end := b.endRecord(s)
+	pos, err := b.append(ctx, []schemas.Record{end})
+	if err != nil {
+		return s, false, err
+	}
+	if s, err = b.ledger.End(ctx, s.ID, s.State, s.EndedAt, pos); err != nil {
+		b.ahead.add(end)
+		return s, false, err
+	}
+	b.pos = pos
+	return s, true, nil
+}
+
+// Active lists the batches that have not ended.
+func (b *Book) Active(ctx context.Context) ([]schemas.Summary, error) { return b.ledger.Active(ctx) }
+
+// Find finds a batch by its whole id.
+func (b *Book) Find(ctx context.Context, id string) (schemas.Summary, bool, error) {
+	return b.ledger.Find(ctx, id)
+}

@@ -1,0 +1,379 @@
+package collector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/exhume/exhume/internal/evidence"
+	"github.com/exhume/exhume/internal/ledger"
+	"github.com/exhume/exhume/schemas"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// realLedger is the ledger as a book sees it.
+type realLedger struct{ *ledger.Ledger }
+
+func (l realLedger) Record(ctx context.Context, results []schemas.Result, note func([]schemas.Result) (schemas.EvidencePosition, error)) ([]schemas.Summary, error) {
+	rec, err := l.Ledger.Record(ctx, results, note)
+	return rec.Batches, err
+}
+
+// store is a ledger and a log that outlive the books kept in them.
+type store struct {
+	t   testing.TB
+	dir string
+	l   *ledger.Ledger
+	e   *evidence.Log
+}
+
+func newStore(t testing.TB) *store {
+	t.Helper()
+	s := &store{t: t, dir: t.TempDir()}
+	var err error
+	s.l, err = ledger.Open(t.Context(), filepath.Join(s.dir, "ledger.sqlite"))
+	must(t, err)
+	s.e, err = evidence.Open(s.dir)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.e.Close()); must(t, s.l.Close()) })
+	return s
+}
+
+func (s *store) ctx() context.Context { return context.WithoutCancel(s.t.Context()) }
+
+func (s *store) book() *Book {
+	s.t.Helper()
+	b, err := OpenBook(s.ctx(), realLedger{s.l}, s.e, Options{})
+	must(s.t, err)
+	return b
+}
+
+// lines says what the log holds of batches, in short.
+func (s *store) lines() []string {
+	s.t.Helper()
+	data, err := os.ReadFile(s.e.Path())
+	must(s.t, err)
+	out := []string{}
+	for line := range strings.Lines(string(data)) {
+		var r schemas.Record
+		must(s.t, json.Unmarshal([]byte(line), &r))
+		switch {
+		case r.Index != nil:
+			out = append(out, fmt.Sprintf("%s:%d", r.Batch, *r.Index))
+		case r.Batch != "":
+			out = append(out, r.Batch+" "+r.Phase)
+		}
+	}
+	return out
+}
+
+func (s *store) want(lines ...string) {
+	s.t.Helper()
+	if diff := cmp.Diff(lines, s.lines()); diff != "" {
+		s.t.Errorf("evidence: %s", diff)
+	}
+}
+
+func results(batch string, indexes ...int64) []schemas.Result {
+	var out []schemas.Result
+	for _, i := range indexes {
+		out = append(out, schemas.Result{
+			Request: schemas.Request{Batch: batch, Index: i, Tombstone: "t"}, Outcome: schemas.OutcomeRestored,
+			Attempts: 1, Size: 10, Item: fmt.Sprint("item", i), FinishedAt: time.Unix(1, 0).UTC(),
+		})
+	}
+	return out
+}
+
+func batch(id string) schemas.Batch {
+	return schemas.Batch{ID: id, State: schemas.StateOpen, CreatedAt: time.Unix(0, 1).UTC()}
+}
+
+func TestBook(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	b := s.book()
+	for range 2 {
+		_, err := b.Begin(s.ctx(), batch("b"))
+		must(t, err)
+	}
+	_, err := b.Seal(s.ctx(), "b", 3, "")
+	must(t, err)
+	for _, part := range [][]int64{{0, 1}, {1, 2}, {0, 1, 2}} {
+		touched, err := b.Record(s.ctx(), append(results("b", part...), results("stranger", 1)...))
+		must(t, err)
+		if len(touched) != 1 {
+			t.Errorf("touched %v", touched)
+		}
+	}
+	for i := range 2 {
+		sum, ended, err := b.End(s.ctx(), "b")
+		must(t, err)
+		if ended != (i == 0) || sum.State != schemas.StateSucceeded || sum.Counts.Restored != 3 {
+			t.Errorf("ended %v, %+v", ended, sum)
+		}
+	}
+	want := []string{"b start", "b:0", "b:1", "b:2", "b end"}
+	s.want(want...)
+	for range 2 { // another book finds nothing to do
+		b := s.book()
+		if b.ahead.holds() || len(b.ahead.batches()) > 0 {
+			t.Errorf("ahead %+v", b.ahead)
+		}
+		_, err := b.Record(s.ctx(), results("b", 0, 1, 2))
+		must(t, err)
+		s.want(want...)
+	}
+}
+
+var errCrash = errors.New("crash")
+
+// crashing is a ledger and a log of a process that dies at one of its writes.
+type crashing struct {
+	Ledger
+	Evidence
+	// at is the number of the write that is the last one; after says that it
+	// is done before the process dies.
+	at    int
+	after bool
+	n     int
+}
+
+func (c *crashing) do(write func() error) error {
+	c.n++
+	switch {
+	case c.n < c.at:
+		return write()
+	case c.n == c.at && c.after:
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	return errCrash
+}
+
+func (c *crashing) Append(ctx context.Context, r []schemas.Record) (pos schemas.EvidencePosition, err error) {
+	if len(r) == 0 {
+		return c.Evidence.Append(ctx, r)
+	}
+	err = c.do(func() (err error) { pos, err = c.Evidence.Append(ctx, r); return err })
+	return pos, err
+}
+
+func (c *crashing) Create(ctx context.Context, b schemas.Batch) (s schemas.Summary, created bool, err error) {
+	err = c.do(func() (err error) { s, created, err = c.Ledger.Create(ctx, b); return err })
+	return s, created, err
+}
+
+func (c *crashing) SetPosition(ctx context.Context, pos schemas.EvidencePosition) error {
+	return c.do(func() error { return c.Ledger.SetPosition(ctx, pos) })
+}
+
+func (c *crashing) Record(ctx context.Context, r []schemas.Result, note func([]schemas.Result) (schemas.EvidencePosition, error)) (s []schemas.Summary, err error) {
+	died := false
+	s, err = c.Ledger.Record(ctx, r, func(fresh []schemas.Result) (schemas.EvidencePosition, error) {
+		pos, err := note(fresh)
+		if err == nil && !c.after { // before the commit
+			err = c.do(func() error { return nil })
+			died = err != nil
+		}
+		return pos, err
+	})
+	if err == nil && c.after && !died {
+		err = c.do(func() error { return nil })
+	}
+	return s, err
+}
+
+func (c *crashing) End(ctx context.Context, id string, st schemas.State, at time.Time, pos schemas.EvidencePosition) (s schemas.Summary, err error) {
+	err = c.do(func() (err error) { s, err = c.Ledger.End(ctx, id, st, at, pos); return err })
+	return s, err
+}
+
+// life is all that happens to a book; every step can be repeated.
+func life(ctx context.Context, b *Book) error {
+	for _, id := range []string{"a", "b"} {
+		if _, err := b.Begin(ctx, batch(id)); err != nil {
+			return err
+		}
+		if _, err := b.Seal(ctx, id, 4, ""); err != nil {
+			return err
+		}
+	}
+	for _, part := range [][]schemas.Result{
+		results("a", 0, 1), append(results("a", 2), results("b", 0, 1)...), append(results("b", 2, 3), results("a", 3)...),
+	} {
+		if _, err := b.Record(ctx, part); err != nil {
+			return err
+		}
+	}
+	for _, id := range []string{"a", "b"} {
+		if _, _, err := b.End(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var wholeLife = []string{"a start", "b start", "a:0", "a:1", "a:2", "b:0", "b:1", "b:2", "b:3", "a:3", "a end", "b end"}
+
+// A process that dies at any step, and its successor at any step too, leave
+// every line in the evidence once.
+func TestCrashAtEachStep(t *testing.T) {
+	t.Parallel()
+	steps := func() int {
+		s := newStore(t)
+		b := s.book()
+		c := &crashing{Ledger: b.ledger, Evidence: b.evidence, at: 1 << 30}
+		b.ledger, b.evidence = c, c
+		must(t, life(s.ctx(), b))
+		return c.n
+	}()
+	if steps < 10 {
+		t.Fatalf("only %d steps", steps)
+	}
+	for first := range steps {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprint(first+1, after), func(t *testing.T) {
+				t.Parallel()
+				s := newStore(t)
+				die := func(at int, after bool, do func(b *Book) error) {
+					b := s.book()
+					c := &crashing{Ledger: b.ledger, Evidence: b.evidence, at: at, after: after}
+					b.ledger, b.evidence = c, c
+					if err := do(b); err != nil && !errors.Is(err, errCrash) {
+						t.Fatal(err)
+					}
+				}
+				die(first+1, after, func(b *Book) error { return life(s.ctx(), b) })
+				// The successor does other things first, and dies as well.
+				die(4, false, func(b *Book) error {
+					if _, err := b.Begin(s.ctx(), batch("c")); err != nil {
+						return err
+					}
+					return life(s.ctx(), b)
+				})
+				die(1+first/2, true, func(b *Book) error { return life(s.ctx(), b) })
+				b := s.book()
+				must(t, life(s.ctx(), b))
+				if b.ahead.holds() {
+					t.Errorf("ahead %+v", b.ahead)
+				}
+				s.check(t)
+			})
+		}
+	}
+}
+
+// check says whether evidence and ledger hold the whole life, once.
+func (s *store) check(t *testing.T) {
+	t.Helper()
+	count := map[string]int{}
+	for _, l := range s.lines() {
+		count[l]++
+	}
+	for _, l := range wholeLife {
+		// A start line may stand twice: nobody is bound to open a batch that
+		// was about to be opened when the process died.
+		if n := count[l]; n != 1 && (n != 2 || !strings.HasSuffix(l, "start")) {
+			t.Errorf("%q stands %d times", l, n)
+		}
+		delete(count, l)
+	}
+	delete(count, "c start")
+	if len(count) > 0 {
+		t.Errorf("too much: %v", count)
+	}
+	for _, id := range []string{"a", "b"} {
+		sum, _, err := s.l.Find(s.ctx(), id)
+		must(t, err)
+		if sum.State != schemas.StateSucceeded || sum.Counts.Restored != 4 || sum.Open() != 0 {
+			t.Errorf("%+v", sum)
+		}
+	}
+}
+
+// A step that fails in a process that lives on can be repeated as well.
+func TestFailureAtEachStep(t *testing.T) {
+	t.Parallel()
+	for at := range 20 {
+		s := newStore(t)
+		b := s.book()
+		l, e := b.ledger, b.evidence
+		c := &crashing{Ledger: l, Evidence: e, at: at + 1}
+		b.ledger, b.evidence = c, c
+		if err := life(s.ctx(), b); err != nil && !errors.Is(err, errCrash) {
+			t.Fatal(err)
+		}
+		b.ledger, b.evidence = l, e
+		must(t, life(s.ctx(), b))
+		s.check(t)
+	}
+}
+
+func TestEvidenceThatDoesNotGoOn(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(path string) error{
+		"cut short": func(p string) error { return os.Truncate(p, 10) },
+		"moved":     func(p string) error { return os.Rename(p, p+".1") },
+		"emptied":   func(p string) error { return os.Truncate(p, 0) },
+		"changed": func(p string) error {
+			data, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(p, []byte(strings.ReplaceAll(string(data), "RESTORE", "restore")), 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			b := s.book()
+			_, err := b.Begin(s.ctx(), batch("b"))
+			must(t, err)
+			must(t, spoil(s.e.Path()))
+			_, err = OpenBook(s.ctx(), realLedger{s.l}, s.e, Options{})
+			if broken, ok := errors.AsType[*BrokenLogError](err); !ok ||
+				!strings.Contains(broken.Error(), s.e.Path()) || !strings.Contains(broken.Error(), "--accept-evidence") {
+				t.Fatalf("got error %v", err)
+			}
+			b, err = OpenBook(s.ctx(), realLedger{s.l}, s.e, Options{AcceptEvidence: true})
+			must(t, err)
+			_, err = b.Record(s.ctx(), results("b", 0))
+			must(t, err)
+			s.book() // and now it goes on
+		})
+	}
+}
+
+// Lines of others in the log are nobody's results.
+func TestOtherLinesAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	s.book()
+	_, err := s.e.Append(s.ctx(), []schemas.Record{
+		{Action: schemas.ActionArchive, Actor: "a"}, {Action: schemas.ActionRestore, Tombstone: "t"},
+		ItemRecord(Options{}, &results("unknown", 7)[0]),
+	})
+	must(t, err)
+	if b := s.book(); b.ahead.holds() {
+		t.Errorf("ahead %+v", b.ahead)
+	}
+}

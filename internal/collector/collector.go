@@ -1,0 +1,178 @@
+// Package collector turns results into ledger rows, evidence and archive
+// events, and ends batches whose results are complete.
+package collector
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// Message is one message of results in hand.
+type Message interface {
+	Data() []byte
+	Ack() error
+	Nak(delay time.Duration) error
+}
+
+// Queue is the broker as the collector sees it.
+type Queue interface {
+	// Results takes up to n messages of results, waiting up to wait for the
+	// first. None in time is an empty result.
+	Results(ctx context.Context, n int, wait time.Duration) ([]Message, error)
+	// Retire removes a batch that has ended from the broker.
+	Retire(ctx context.Context, id string) error
+	// Announce tells whoever listens that a batch has ended.
+	Announce(s schemas.Summary) error
+}
+
+// Event is one restoration to be noted in the archive.
+type Event struct {
+	// ID is the same whenever the same restoration is noted.
+	ID, Item, Actor string
+	At              time.Time
+	Batch           string
+	Index           int64
+}
+
+// Archive takes notes of restorations; nil leaves them out.
+type Archive func(ctx context.Context, events []Event) error
+
+// idleWait is how long one request for results waits at the broker.
+const idleWait = 5 * time.Second
+
+// Collector is the only writer of ledger and evidence of batches.
+type Collector struct {
+	book    *Book
+	queue   Queue
+	archive Archive
+	log     zerolog.Logger
+	// Changed, if set before Run, is told of each batch that changed.
+	Changed func(schemas.Summary)
+	// expected is how many results are still to come, by active batch.
+	expected map[string]int64
+}
+
+// New makes a collector.
+func New(b *Book, q Queue, a Archive, log zerolog.Logger) *Collector {
+	return &Collector{
+		book: b, queue: q, archive: a, log: log, Changed: func(schemas.Summary) {}, expected: map[string]int64{},
+	}
+}
+
+// Run records results until the context ends, then those that are there
+// already. An error means that ledger, evidence or archive cannot be written:
+// nothing is lost then, the results stay in their stream.
+func (c *Collector) Run(ctx context.Context) error {
+	work := context.WithoutCancel(ctx)
+	for {
+		draining := ctx.Err() != nil
+		var g gathered
+		var err error
+		if draining {
+			g, err = c.gather(work, 0) // what is there already
+		} else {
+			g, err = c.gather(ctx, idleWait)
+		}
+		if err != nil && !draining {
+			c.log.Warn().Err(err).Msg("cannot take results; trying again")
+			pause(ctx, time.Second)
+		}
+		if len(g.msgs) > 0 {
+			if err := c.collect(ctx, g); err != nil {
+				return err
+			}
+		} else if draining {
+			return err
+		}
+	}
+}
+
+// collect records results. The order is what makes it safe: ledger and
+// evidence, then the archive, then the end of batches, then the
+// acknowledgement; each step can be repeated. While the archive cannot be
+// written it tries again until the context ends.
+func (c *Collector) collect(ctx context.Context, g gathered) error {
+	work := context.WithoutCancel(ctx)
+	var touched []schemas.Summary
+	if len(g.results) > 0 {
+		var err error
+		if touched, err = c.book.Record(work, g.results); err != nil {
+			return err
+		}
+	}
+	for _, s := range touched {
+		c.expect(s)
+		c.Changed(s)
+	}
+	if err := c.note(ctx, touched, g.results); err != nil {
+		return err
+	}
+	for _, s := range touched {
+		if err := c.FinishIfDone(work, s); err != nil {
+			return err
+		}
+	}
+	for _, m := range g.msgs {
+		if err := m.Ack(); err != nil {
+			c.log.Warn().Err(err).Msg("cannot acknowledge results; they will come again")
+		}
+	}
+	return nil
+}
+
+// note notes the restorations among the results in the archive.
+func (c *Collector) note(ctx context.Context, touched []schemas.Summary, results []schemas.Result) error {
+	if c.archive == nil {
+		return nil
+	}
+	events := restorations(touched, results)
+	for len(events) > 0 {
+		err := c.archive(context.WithoutCancel(ctx), events)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("restorations are not noted in the archive yet, the next start does that: %w", err)
+		}
+		c.log.Warn().Err(err).Int("restorations", len(events)).Msg("cannot note restorations in the archive; trying again")
+		pause(ctx, time.Second)
+	}
+	return nil
+}
+
+// FinishIfDone ends a sealed batch whose results are complete. It can be
+// repeated.
+func (c *Collector) FinishIfDone(ctx context.Context, s schemas.Summary) error {
+	if s.State != schemas.StateRunning || s.Open() > 0 {
+		return nil
+	}
+	s, ended, err := c.book.End(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	if err := c.queue.Retire(ctx, s.ID); err != nil {
+		c.log.Warn().Err(err).Str("batch", s.ID).Msg("cannot remove the batch from the broker; the next start does")
+	}
+	if !ended {
+		return nil
+	}
+	if err := c.queue.Announce(s); err != nil {
+		c.log.Warn().Err(err).Str("batch", s.ID).Msg("cannot announce the end of the batch")
+	}
+	c.Changed(s)
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,266 @@
+package collector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+
+	"github.com/exhume/exhume/internal/broker"
+	"github.com/exhume/exhume/schemas"
+	"github.com/exhume/exhume/worker"
+)
+
+// queue is a real broker as a collector sees it.
+type queue struct{ *broker.Broker }
+
+func (q queue) Results(ctx context.Context, n int, wait time.Duration) ([]Message, error) {
+	got, err := q.Broker.Results(ctx, n, wait)
+	msgs := make([]Message, len(got))
+	for i, d := range got {
+		msgs[i] = d
+	}
+	return msgs, err
+}
+
+func newBroker(t testing.TB) *broker.Broker {
+	t.Helper()
+	b, err := broker.Embed(t.TempDir())
+	must(t, err)
+	t.Cleanup(func() { must(t, b.Close()) })
+	must(t, b.Setup(t.Context()))
+	return b
+}
+
+func (s *store) sealed(b *Book, id string, total int64) {
+	s.t.Helper()
+	_, err := b.Begin(s.ctx(), batch(id))
+	must(s.t, err)
+	_, err = b.Seal(s.ctx(), id, total, "")
+	must(s.t, err)
+}
+
+// until runs a collector until changed says that it is done.
+func until(t testing.TB, c *Collector, changed func(schemas.Summary) bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var once sync.Once
+	c.Changed = func(s schemas.Summary) {
+		if changed(s) {
+			once.Do(cancel)
+		}
+	}
+	must(t, c.Run(ctx))
+}
+
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	s, br := newStore(t), newBroker(t)
+	b := s.book()
+	s.sealed(b, "b", 40)
+	must(t, br.Activate(t.Context(), schemas.Batch{ID: "b"}))
+	noted := map[string]int{}
+	failures := 2
+	archive := func(_ context.Context, events []Event) error {
+		if failures--; failures >= 0 {
+			return errors.New("the archive is away")
+		}
+		for _, e := range events {
+			noted[e.ID]++
+		}
+		return nil
+	}
+	for _, part := range [][]int64{{0, 1, 2, 3, 4}, {3, 4, 5}, {5, 6, 7, 8, 9}} {
+		for id := range 4 {
+			var shifted []int64
+			for _, i := range part {
+				shifted = append(shifted, int64(id)*10+i)
+			}
+			must(t, br.PublishResults(t.Context(), schemas.ResultGroup{Batch: "b", Worker: "w", Results: results("b", shifted...)}))
+		}
+	}
+	must(t, br.PublishResults(t.Context(), schemas.ResultGroup{Batch: "gone", Worker: "w", Results: results("gone", 1)}))
+	until(t, New(b, queue{br}, archive, zerolog.Nop()), func(s schemas.Summary) bool { return s.State.Final() })
+
+	sum, _, err := s.l.Find(t.Context(), "b")
+	must(t, err)
+	if sum.State != schemas.StateSucceeded || sum.Counts.Restored != 40 {
+		t.Errorf("%+v", sum)
+	}
+	if len(noted) != 40 {
+		t.Errorf("%d restorations noted, want 40", len(noted))
+	}
+	if n := len(s.lines()); n != 42 {
+		t.Errorf("%d lines, want 42", n)
+	}
+	if ids, err := br.Activated(t.Context()); err != nil || len(ids) != 0 {
+		t.Errorf("active %v, %v", ids, err)
+	}
+	if left, err := br.Results(t.Context(), 100, 0); err != nil || len(left) != 0 {
+		t.Errorf("%d messages are left, %v", len(left), err)
+	}
+
+	// All results again, from the first.
+	before := s.lines()
+	for i := range 4 {
+		must(t, br.PublishResults(t.Context(), schemas.ResultGroup{Batch: "b", Worker: "w", Results: results("b", 0, 1, 2, 3, int64(10*i+9))}))
+	}
+	seen := 0
+	until(t, New(s.book(), queue{br}, archive, zerolog.Nop()), func(schemas.Summary) bool { seen++; return true })
+	if diff := cmp.Diff(before, s.lines()); diff != "" {
+		t.Error(diff)
+	}
+	again, _, err := s.l.Find(t.Context(), "b")
+	must(t, err)
+	if diff := cmp.Diff(sum, again); diff != "" {
+		t.Error(diff)
+	}
+	if len(noted) != 40 {
+		t.Errorf("%d events, want 40", len(noted))
+	}
+}
+
+// Whoever notices that a batch is complete ends it; others find it ended.
+func TestFinishTwice(t *testing.T) {
+	t.Parallel()
+	s, br := newStore(t), newBroker(t)
+	b := s.book()
+	s.sealed(b, "b", 2)
+	touched, err := b.Record(t.Context(), results("b", 0, 1))
+	must(t, err)
+	c := New(b, queue{br}, nil, zerolog.Nop())
+	var mu sync.Mutex
+	ends := 0
+	c.Changed = func(schemas.Summary) { mu.Lock(); defer mu.Unlock(); ends++ }
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { must(t, c.FinishIfDone(s.ctx(), touched[0])) })
+	}
+	wg.Wait()
+	s.want("b start", "b:0", "b:1", "b end")
+	if ends != 1 {
+		t.Errorf("the end was told %d times", ends)
+	}
+}
+
+func TestDecodeResults(t *testing.T) {
+	t.Parallel()
+	const good = `{"batch":"b","index":1,"outcome":"restored"}`
+	for _, c := range []struct {
+		name, data string
+		want       []string
+		bad        bool
+	}{
+		{"good", `{"batch":"b","results":[` + good + `]}`, []string{"b:1 restored"}, false},
+		{"none", `{"batch":"b"}`, nil, false},
+		{"wrong type", `{"results":[{"batch":"b","index":0,"outcome":"failed","size":"x"},` + good + `]}`,
+			[]string{"b:0 failed internal", "b:1 restored"}, true},
+		{"new outcome", `{"results":[{"batch":"b","index":0,"outcome":"vaporised"}]}`, []string{"b:0 failed internal"}, true},
+		{"no outcome", `{"results":[{"batch":"b","index":2}]}`, []string{"b:2 failed internal"}, true},
+		{"no batch", `{"results":[{"index":0,"outcome":"failed"},` + good + `]}`, []string{"b:1 restored"}, true},
+		{"index of another type", `{"results":[{"batch":"b","index":"0","outcome":"failed"}]}`, nil, true},
+		{"no JSON", `{"results":[`, nil, true},
+		{"no group", `[]`, nil, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := decode([]byte(c.data))
+			var short []string
+			for i := range got {
+				short = append(short, strings.TrimSpace(fmt.Sprintf("%s %s %s", got[i].ID(), got[i].Outcome, got[i].Code)))
+			}
+			if diff := cmp.Diff(c.want, short); diff != "" || (err != nil) != c.bad {
+				t.Errorf("%s error %v", diff, err)
+			}
+		})
+	}
+}
+
+func FuzzDecodeResults(f *testing.F) {
+	f.Add([]byte(`{"batch":"b","worker":"w","results":[{"batch":"b","index":1,"outcome":"restored"},{"batch":"b","index":2}]}`))
+	f.Add([]byte(`{"results":[{"batch":"b","index":0,"outcome":"failed","labels":[]}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := decode(data)
+		var parts struct{ Results []json.RawMessage }
+		if json.Unmarshal(data, &parts) == nil && err == nil && len(got) != len(parts.Results) {
+			t.Errorf("%d of %d results are lost without an error", len(parts.Results)-len(got), len(parts.Results))
+		}
+		for i := range got {
+			if !valid(&got[i]) {
+				t.Errorf("got %+v", got[i])
+			}
+			if _, err := json.Marshal(got[i]); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// workerQueue is a real broker as a worker sees it.
+type workerQueue struct{ *broker.Broker }
+
+func (q workerQueue) Requests(ctx context.Context, batch string, n int, wait time.Duration) ([]worker.Message, error) {
+	got, err := q.Broker.Requests(ctx, batch, n, wait)
+	msgs := make([]worker.Message, len(got))
+	for i, d := range got {
+		msgs[i] = d
+	}
+	return msgs, err
+}
+
+// noop restores nothing and says that it did.
+type noop struct{}
+
+func (noop) Restore(_ context.Context, _ schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	out := make([]schemas.Result, len(items))
+	for i, r := range items {
+		out[i] = schemas.Result{
+			Request: r, Outcome: schemas.OutcomeRestored, Item: r.Tombstone, Repo: "repo", Path: r.Output, Size: 1000,
+			SHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", Target: "/root/" + r.Output,
+		}
+	}
+	return out, nil
+}
+
+// BenchmarkPipeline publishes a batch and lets a worker whose restorer does
+// nothing, and a collector with real ledger and evidence, bring it to its end.
+func BenchmarkPipeline(b *testing.B) {
+	const n = 50_000
+	var items int64
+	for b.Loop() {
+		b.StopTimer()
+		s, br := newStore(b), newBroker(b)
+		book := s.book()
+		s.sealed(book, "b", n)
+		must(b, br.Activate(b.Context(), schemas.Batch{ID: "b"}))
+		for from := int64(0); from < n; from += 1000 {
+			group := make([]schemas.Request, 1000)
+			for i := range group {
+				index := from + int64(i)
+				group[i] = schemas.Request{
+					Batch: "b", Index: index, Tombstone: fmt.Sprintf("00000000-0000-4000-8000-%012d", index),
+					Output: fmt.Sprintf("some/directory/file-%d.txt", index), Actor: "bench",
+				}
+			}
+			must(b, br.Publish(b.Context(), group))
+		}
+		w, err := worker.New(worker.Config{Name: "w"}, workerQueue{br}, br, noop{}, zerolog.Nop())
+		must(b, err)
+		b.StartTimer()
+		ctx, cancel := context.WithCancel(b.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx) }()
+		until(b, New(book, queue{br}, nil, zerolog.Nop()), func(s schemas.Summary) bool { return s.State.Final() })
+		cancel()
+		must(b, <-done)
+		items += n
+	}
+	b.ReportMetric(float64(items)/b.Elapsed().Seconds(), "items/s")
+}

@@ -1,0 +1,190 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is a book and a queue in memory that write down what is done to them.
+type world struct {
+	batches map[string]schemas.Summary
+	shown   map[string]bool
+	did     []string
+	fail    string // the step that fails
+	// onActivate happens while a batch is activated.
+	onActivate func(id string)
+}
+
+var errStep = errors.New("step failed")
+
+func (w *world) do(step string) error {
+	w.did = append(w.did, step)
+	if step == w.fail {
+		return errStep
+	}
+	return nil
+}
+
+func (w *world) Begin(_ context.Context, b schemas.Batch) (schemas.Summary, error) {
+	if s, ok := w.batches[b.ID]; ok {
+		return s, nil
+	}
+	w.batches[b.ID] = schemas.Summary{Batch: b}
+	return w.batches[b.ID], w.do("begin " + b.ID)
+}
+
+func (w *world) Seal(_ context.Context, id string, total int64, _ string) (schemas.Summary, error) {
+	s := w.batches[id]
+	if !s.State.Final() {
+		s.State, s.Total = schemas.StateRunning, total
+		w.batches[id] = s
+	}
+	return s, w.do("seal " + id)
+}
+
+func (w *world) Active(context.Context) (out []schemas.Summary, err error) {
+	for _, id := range slices.Sorted(maps.Keys(w.batches)) {
+		if !w.batches[id].State.Final() {
+			out = append(out, w.batches[id])
+		}
+	}
+	return out, nil
+}
+
+func (w *world) Find(_ context.Context, id string) (schemas.Summary, bool, error) {
+	s, ok := w.batches[id]
+	return s, ok, nil
+}
+
+func (w *world) Activate(_ context.Context, b schemas.Batch) error {
+	if w.onActivate != nil {
+		w.onActivate(b.ID)
+	}
+	w.shown[b.ID] = true
+	return w.do("activate " + b.ID)
+}
+
+func (w *world) Activated(context.Context) ([]string, error) {
+	return slices.Sorted(maps.Keys(w.shown)), nil
+}
+
+func (w *world) Retire(_ context.Context, id string) error {
+	delete(w.shown, id)
+	return w.do("retire " + id)
+}
+
+func (w *world) finish(_ context.Context, s schemas.Summary) error {
+	if s.State == schemas.StateRunning && s.Open() == 0 {
+		s.State = s.Counts.EndState()
+		w.batches[s.ID] = s
+		delete(w.shown, s.ID)
+		return w.do("finish " + s.ID)
+	}
+	return nil
+}
+
+func summary(id string, state schemas.State, total, done int64) schemas.Summary {
+	return schemas.Summary{Batch: schemas.Batch{ID: id, State: state, Total: total}, Counts: schemas.Counts{Restored: done}}
+}
+
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		batches []schemas.Summary
+		shown   []string
+		want    []string
+	}{
+		{"nothing", nil, nil, nil},
+		{"open and not shown", []schemas.Summary{summary("b", schemas.StateOpen, 0, 0)}, nil, []string{"activate b"}},
+		{"running and shown", []schemas.Summary{summary("b", schemas.StateRunning, 5, 2)}, []string{"b"}, []string{"activate b"}},
+		{"complete and not ended", []schemas.Summary{summary("b", schemas.StateRunning, 5, 5)}, []string{"b"}, []string{"activate b", "finish b"}},
+		{"open with all results", []schemas.Summary{summary("b", schemas.StateOpen, 0, 5)}, nil, []string{"activate b"}},
+		{"ended and shown", []schemas.Summary{summary("b", schemas.StatePartial, 5, 4)}, []string{"b"}, []string{"retire b"}},
+		{"ended", []schemas.Summary{summary("b", schemas.StateSucceeded, 5, 5)}, nil, nil},
+		{"unknown and shown", nil, []string{"b"}, []string{"retire b"}},
+		{"all at once", []schemas.Summary{
+			summary("a", schemas.StateOpen, 0, 0), summary("b", schemas.StateFailed, 1, 0), summary("c", schemas.StateRunning, 0, 0),
+		}, []string{"a", "b", "d"}, []string{"activate a", "activate c", "finish c", "retire b", "retire d"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}}
+			for _, s := range c.batches {
+				w.batches[s.ID] = s
+			}
+			for _, id := range c.shown {
+				w.shown[id] = true
+			}
+			if _, err := New(t.Context(), w, w, w.finish); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, w.did); diff != "" {
+				t.Error(diff)
+			}
+			for _, step := range c.want { // every failure comes out
+				fw := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}, fail: step}
+				for _, s := range c.batches {
+					fw.batches[s.ID] = s
+				}
+				for _, id := range c.shown {
+					fw.shown[id] = true
+				}
+				if _, err := New(t.Context(), fw, fw, fw.finish); !errors.Is(err, errStep) {
+					t.Errorf("%s fails: got error %v", step, err)
+				}
+			}
+		})
+	}
+}
+
+func TestOpenAndSeal(t *testing.T) {
+	t.Parallel()
+	w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}}
+	c, err := New(t.Context(), w, w, w.finish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Open(t.Context(), schemas.Batch{ID: "b", State: schemas.StateFailed})
+	if err != nil || s.State != schemas.StateOpen || s.CreatedAt.IsZero() || !w.shown["b"] {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err = c.Seal(t.Context(), "b", 0, ""); err != nil || w.shown["b"] {
+		t.Errorf("an empty batch does not end: %v, %v", err, w.did)
+	}
+	before := len(w.did)
+	if s, err = c.Open(t.Context(), schemas.Batch{ID: "b"}); err != nil || !s.State.Final() {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if s, err = c.Seal(t.Context(), "b", 0, ""); err != nil || !s.State.Final() {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if did := strings.Join(w.did[before:], ","); did != "seal b" {
+		t.Errorf("an ended batch: %s", did)
+	}
+}
+
+// A batch that ends while it is shown again does not stay.
+func TestBatchEndsWhileItIsOpened(t *testing.T) {
+	t.Parallel()
+	w := &world{batches: map[string]schemas.Summary{"b": summary("b", schemas.StateRunning, 2, 1)}, shown: map[string]bool{}}
+	c, err := New(t.Context(), w, w, w.finish)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.onActivate = func(id string) { w.batches[id] = summary(id, schemas.StateSucceeded, 2, 2) }
+	if _, err := c.Open(t.Context(), schemas.Batch{ID: "b"}); err != nil || w.shown["b"] {
+		t.Errorf("%v, shown %v", err, w.shown)
+	}
+}

@@ -1,0 +1,135 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/schemas"
+)
+
+const (
+	// openFor is how long the breaker stays open before one probe may pass.
+	openFor = 2 * time.Second
+	// probeTimeout bounds a probe.
+	probeTimeout = 5 * time.Second
+)
+
+// guard stands between the worker and the archive. When the archive is away it
+// holds the group until the archive is back, which costs no attempt.
+type guard struct {
+	restorer Restorer
+	ping     func(context.Context) error
+	timeout  time.Duration
+	breaker  *gobreaker.CircuitBreaker[[]schemas.Result]
+}
+
+func newGuard(r Restorer, cfg Config, log zerolog.Logger) *guard {
+	return &guard{restorer: r, ping: cfg.Ping, timeout: cfg.Timeout, breaker: gobreaker.NewCircuitBreaker[[]schemas.Result](gobreaker.Settings{
+		Name:         "archive",
+		MaxRequests:  1,
+		BucketPeriod: time.Second,
+		Interval:     10 * time.Second,
+		Timeout:      openFor,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 1 },
+		IsSuccessful: func(err error) bool { return !isDown(err) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			log.Warn().Stringer("from", from).Stringer("to", to).Msg("archive breaker")
+		},
+	})}
+}
+
+// restore restores a group within ctx. While the archive is away it waits, but
+// only until stop ends. An error of the archive that is not about the group as a
+// whole is narrowed down to the items that cause it, and so is a group that does
+// not end in time. The error is that of one of the contexts.
+func (g *guard) restore(ctx, stop context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	if len(items) == 0 {
+		return nil, nil
+	}
+	for {
+		if g.breaker.State() != gobreaker.StateClosed {
+			if err := g.await(stop); err != nil {
+				return nil, err
+			}
+		}
+		done, err := g.try(ctx, s, items)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err == nil:
+			return done, nil
+		case isDown(err) || isHeld(err):
+			continue
+		case errors.Is(err, errTimeout):
+			// The group, or an archive that says nothing at all.
+			if err := g.await(stop); err != nil {
+				return nil, err
+			}
+		}
+		if len(items) == 1 {
+			return []schemas.Result{failure(items[0], err)}, nil
+		}
+		head, err := g.restore(ctx, stop, s, items[:len(items)/2])
+		if err != nil {
+			return nil, err
+		}
+		tail, err := g.restore(ctx, stop, s, items[len(items)/2:])
+		return append(head, tail...), err
+	}
+}
+
+// errTimeout says that a try took longer than it may.
+var errTimeout = fault.New(schemas.CodeArchiveError, "not done in the time that one try may take")
+
+// try restores a group once, in a bounded time.
+func (g *guard) try(ctx context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	return g.breaker.Execute(func() ([]schemas.Result, error) {
+		ctx, cancel := context.WithTimeout(ctx, g.timeout)
+		defer cancel()
+		done, err := g.restorer.Restore(ctx, s, items)
+		switch {
+		case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return nil, errTimeout
+		case err == nil && len(done) != len(items):
+			return nil, fault.New(schemas.CodeInternal, "%d results for %d items", len(done), len(items))
+		}
+		return done, err
+	})
+}
+
+// await returns nil when the archive answers, or the context's error.
+func (g *guard) await(ctx context.Context) error {
+	for {
+		_, err := g.breaker.Execute(func() ([]schemas.Result, error) {
+			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+			defer cancel()
+			if err := g.ping(ctx); err != nil {
+				return nil, fault.New(schemas.CodeArchiveDown, "probe: %w", err)
+			}
+			return nil, nil
+		})
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		pause(ctx, openFor/4)
+	}
+}
+
+// failure is the result of an item that err has ended.
+func failure(r schemas.Request, err error) schemas.Result {
+	return schemas.Result{Request: r, Outcome: schemas.OutcomeFailed, Code: fault.CodeOf(err), Detail: err.Error()}
+}
+
+func isDown(err error) bool {
+	return err != nil && fault.CodeOf(err).Class() == schemas.ClassBackendDown
+}
+
+func isHeld(err error) bool {
+	return errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)
+}

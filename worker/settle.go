@@ -1,0 +1,196 @@
+package worker
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// SickError says that this worker cannot write to the destination. Its items
+// went back to the queue and cost no attempt.
+type SickError struct {
+	Code   schemas.Code
+	Detail string
+}
+
+func (e *SickError) Error() string { return e.Detail }
+
+// maxDetail bounds a result's detail, in bytes.
+const maxDetail = 2048
+
+// work restores one group and settles it, within ctx, and gives the group's slot
+// free in between. It waits for what is away until stop ends.
+func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message) {
+	start := time.Now()
+	defer w.keepAlive(msgs)()
+	items, bad, failed, foreign := decode(b.ID, msgs)
+	for _, m := range foreign {
+		// It stays in the stream until the batch ends, and counts for no item.
+		w.log.Error().Str("batch", b.ID).Str("payload", quote(m.Data())).Msg("message is no request and names no item; passed over")
+		_ = m.Ack()
+	}
+	requests := make([]schemas.Request, len(items))
+	for i := range items {
+		requests[i] = items[i].request
+	}
+	results, err := w.guard.restore(ctx, stop, b.Settings, requests)
+	w.settles <- struct{}{}
+	<-w.slots
+	defer func() { <-w.settles }()
+	if err != nil {
+		w.handBack(msgs)
+		return
+	}
+	items, results = append(items, bad...), append(results, failed...)
+	for i := range results {
+		r := &results[i]
+		r.Worker, r.Detail = w.cfg.Name, oneLine(r.Detail)
+		r.Durations.Queue = max(0, milliseconds(start.Sub(r.Published)))
+		r.Durations.Total = milliseconds(time.Since(start))
+	}
+	if err := w.settle(ctx, stop, b.ID, items, results); err != nil {
+		w.log.Warn().Err(err).Str("batch", b.ID).Int("items", len(items)).Msg("cannot settle; the items will come again")
+	}
+}
+
+// settle is the one place where items leave the worker's hand. The order is
+// what makes them safe: a final result is stored before its request is
+// acknowledged, and a failed attempt is counted before its request goes back.
+func (w *Worker) settle(ctx, stop context.Context, batch string, items []held, results []schemas.Result) error {
+	d, err := w.decide(ctx, stop, items, results)
+	if err != nil {
+		return err
+	}
+	if d.sick != nil {
+		w.stop(d.sick)
+	}
+	if len(d.final) > 0 {
+		group := schemas.ResultGroup{Batch: batch, Worker: w.cfg.Name, Results: d.final}
+		if err := w.insist(ctx, stop, "store results", func() error { return w.queue.PublishResults(ctx, group) }); err != nil {
+			return err
+		}
+	}
+	for _, m := range d.finished {
+		_ = m.Ack() // a lost one only repeats harmless work
+	}
+	w.handBack(d.back)
+	for _, a := range d.again {
+		index := a.item.request.Index
+		if err := w.insist(ctx, stop, "count a failed attempt", func() error { return w.retries.SetRetry(ctx, batch, index, a.retry) }); err != nil {
+			return err
+		}
+		w.log.Info().Str("request", a.item.request.ID()).Int("attempt", a.retry.Attempts).Dur("delay", a.delay).
+			Str("cause", a.retry.LastError).Msg("will be tried again")
+		_ = a.item.msg.Nak(a.delay)
+	}
+	return nil
+}
+
+// decisions are what becomes of a group.
+type decisions struct {
+	final    []schemas.Result
+	finished []Message // those of final
+	again    []again
+	back     []Message
+	sick     *SickError
+}
+
+// again is an item that will be tried again.
+type again struct {
+	item  held
+	retry schemas.Retry
+	delay time.Duration
+}
+
+func (w *Worker) decide(ctx, stop context.Context, items []held, results []schemas.Result) (d decisions, err error) {
+	now := time.Now().UTC()
+	for i := range results {
+		r, item := results[i], items[i]
+		var past schemas.Retry
+		if mayHavePast(item.msg, r.Code) {
+			err := w.insist(ctx, stop, "look up failed attempts", func() (err error) {
+				past, err = w.retries.Retry(ctx, item.request.Batch, item.request.Index)
+				return err
+			})
+			if err != nil {
+				return d, err
+			}
+		}
+		r.Attempts, r.FinishedAt = past.Attempts+1, now
+		switch v := Decide(w.cfg.Retry, r.Code, r.Attempts); v.Action {
+		case Finish:
+			d.final = append(d.final, r)
+			d.finished = append(d.finished, item.msg)
+		case TryAgain:
+			past.Attempts++
+			past.Causes = append(past.Causes, r.Code)
+			past.LastError, past.NextTry = r.Detail, now.Add(v.Delay)
+			d.again = append(d.again, again{item, past, v.Delay})
+		case HandBack:
+			d.sick = &SickError{r.Code, r.Detail}
+			d.back = append(d.back, item.msg)
+		}
+	}
+	return d, nil
+}
+
+// mayHavePast says whether an item's failed attempts must be looked up: where
+// there can be any, or where it matters.
+func mayHavePast(m Message, code schemas.Code) bool {
+	return m.Redelivered() || code.Class() == schemas.ClassTransient
+}
+
+// insist repeats what the broker must do until it is done: the requests behind
+// it are in hand and stay so. Once stop has ended it is not repeated any more.
+func (w *Worker) insist(ctx, stop context.Context, what string, do func() error) error {
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil || stop.Err() != nil {
+			return err
+		}
+		w.log.Warn().Err(err).Msg("cannot " + what + "; trying again")
+		pause(stop, time.Second)
+	}
+}
+
+// handBack gives messages back as if they had not been taken.
+func (w *Worker) handBack(msgs []Message) {
+	for _, m := range msgs {
+		_ = m.Nak(0) // a lost one comes again when its lease ends
+	}
+}
+
+// keepAlive renews the leases of messages until it is stopped.
+func (w *Worker) keepAlive(msgs []Message) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		t := time.NewTicker(w.cfg.Heartbeat)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+				for _, m := range msgs {
+					_ = m.Alive() // an expired lease only repeats harmless work
+				}
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// oneLine makes any text a detail.
+func oneLine(s string) string {
+	if len(s) > maxDetail {
+		s = strings.ToValidUTF8(s[:maxDetail], "") + "…"
+	}
+	if strings.ContainsAny(s, "\r\n") {
+		s = strings.Join(strings.Fields(s), " ")
+	}
+	return s
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
