@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exhume/exhume/internal/app"
+	"github.com/exhume/exhume/internal/ledger"
+	"github.com/exhume/exhume/schemas"
+)
+
+func (c *cli) batchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "batch",
+		GroupID: groupAsk,
+		Short:   "Look at batches and their results",
+		Long:    "Look at batches and their results. A batch is named by its id, the beginning of one, or 'latest'.",
+		Example: `  exhume batch list
+  exhume batch show latest
+  exhume batch results latest --outcome failed -o csv`,
+		Args: onlyCommands,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(c.batchListCommand(), c.batchShowCommand(), c.batchResultsCommand())
+	return cmd
+}
+
+// openLedger opens the ledger for questions.
+func (c *cli) openLedger(cmd *cobra.Command) (*ledger.Reader, error) {
+	cfg, err := c.config(cmd)
+	if err != nil {
+		return nil, err
+	}
+	l, err := app.OpenLedgerReader(cmd.Context(), cfg)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &codeError{exitNotFound, fmt.Errorf("no batch was restored from here yet: there is no ledger in %s (see --state-dir)", cfg.Exhume.StateDir)}
+	}
+	return l, err
+}
+
+func (c *cli) batchListCommand() *cobra.Command {
+	var output string
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List batches, newest first",
+		Example: `  exhume batch list
+  exhume batch list --limit 5 -o json`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := oneOf("output", output, "table", "json", "jsonl", "name"); err != nil {
+				return usage(cmd, err)
+			}
+			return c.batchList(cmd, limit, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json|jsonl|name`")
+	cmd.Flags().IntVar(&limit, "limit", 50, "at most this `many`, 0 for all")
+	return cmd
+}
+
+func (c *cli) batchList(cmd *cobra.Command, limit int, output string) error {
+	l, err := c.openLedger(cmd)
+	if err != nil {
+		return err
+	}
+	defer l.Close() //nolint:errcheck // opened for reading
+	list, err := l.Batches(cmd.Context(), limit)
+	if err != nil {
+		return err
+	}
+	switch output {
+	case "json":
+		if list == nil {
+			list = []schemas.Summary{}
+		}
+		return c.json(list)
+	case "jsonl", "name":
+		for _, s := range list {
+			if output == "name" {
+				_, err = fmt.Fprintln(c.out, s.ID)
+			} else {
+				err = c.jsonLine(s)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return c.table("BATCH STATE TOTAL RESTORED UNCHANGED FAILED OPEN SIZE CREATED BY", func(row func(...any)) {
+		for _, s := range list {
+			n := s.Counts
+			row(s.ID, s.State, s.Total, n.Restored, n.Unchanged, n.Failed, s.Open(), bytesText(n.Bytes), moment(s.CreatedAt), s.Actor)
+		}
+	})
+}
+
+func (c *cli) batchShowCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "show BATCH",
+		Short: "Show one batch, with its failures by code",
+		Example: `  exhume batch show latest
+  exhume batch show manifest-1f2e -o json`,
+		Args: exactArgs("BATCH"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("output", output, "table", "json"); err != nil {
+				return usage(cmd, err)
+			}
+			return c.batchShow(cmd, args[0], output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
+	return cmd
+}
+
+func (c *cli) batchShow(cmd *cobra.Command, ref, output string) error {
+	l, err := c.openLedger(cmd)
+	if err != nil {
+		return err
+	}
+	defer l.Close() //nolint:errcheck // opened for reading
+	s, err := l.Batch(cmd.Context(), ref)
+	if err != nil {
+		return err
+	}
+	codes, err := l.Codes(cmd.Context(), s.ID)
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		return c.json(struct {
+			schemas.Summary
+			Open  int64                  `json:"open"`
+			Codes map[schemas.Code]int64 `json:"failed_by_code"`
+		}{s, s.Open(), codes})
+	}
+	n := s.Counts
+	p := func(format string, args ...any) { _, _ = fmt.Fprintf(c.out, format+"\n", args...) }
+	p("Batch      %s", s.ID)
+	p("State      %s", s.State)
+	p("Items      %d: %d restored (%s), %d unchanged, %d failed, %d open", s.Total, n.Restored, bytesText(n.Bytes), n.Unchanged, n.Failed, s.Open())
+	p("Manifest   %s", printable(s.Manifest))
+	p("           SHA-256 %s", s.ManifestSHA256)
+	p("Archive    %s", printable(s.Archive))
+	p("Root       %s", printable(s.Settings.Root))
+	p("Overwrite  %s, mode %04o", s.Settings.Overwrite, s.Settings.Mode)
+	p("By         %s", printable(s.Actor))
+	p("Created    %s", moment(s.CreatedAt))
+	if !s.EndedAt.IsZero() {
+		p("Ended      %s, after %s", moment(s.EndedAt), s.EndedAt.Sub(s.CreatedAt).Round(time.Millisecond))
+	}
+	for _, i := range schemas.Codes() {
+		if k := codes[i.Code]; k > 0 {
+			p("Failed     %d %s: %s", k, i.Code, i.Cause)
+		}
+	}
+	return nil
+}
+
+func (c *cli) batchResultsCommand() *cobra.Command {
+	var output, outcome, code string
+	cmd := &cobra.Command{
+		Use:   "results BATCH",
+		Short: "Print the results of a batch, item by item",
+		Long: `Print the results of a batch in the order of its manifest. JSON is the document
+that batch-restore writes with --results; CSV and JSON lines can be submitted
+again as manifests.`,
+		Example: `  exhume batch results latest
+  exhume batch results latest --outcome failed -o csv > failed.csv
+  exhume batch results latest -o jsonl | jq .durations`,
+		Args: exactArgs("BATCH"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			outcomes := []string{"", "restored", "unchanged", "failed", "skipped", "cancelled"}
+			err := errors.Join(oneOf("output", output, "table", "json", "jsonl", "csv"), oneOf("outcome", outcome, outcomes...))
+			if err != nil {
+				return usage(cmd, err)
+			}
+			return c.batchResults(cmd, args[0], ledger.Filter{Outcome: schemas.Outcome(outcome), Code: schemas.Code(code)}, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json|jsonl|csv`")
+	cmd.Flags().StringVar(&outcome, "outcome", "", "only `restored|unchanged|failed|skipped|cancelled` items")
+	cmd.Flags().StringVar(&code, "code", "", "only items that failed with this `code`")
+	return cmd
+}
+
+func (c *cli) batchResults(cmd *cobra.Command, ref string, f ledger.Filter, output string) error {
+	ctx := cmd.Context()
+	l, err := c.openLedger(cmd)
+	if err != nil {
+		return err
+	}
+	defer l.Close() //nolint:errcheck // opened for reading
+	s, err := l.Batch(ctx, ref)
+	if err != nil {
+		return err
+	}
+	switch output {
+	case "json":
+		cfg, err := c.config(cmd)
+		if err != nil {
+			return err
+		}
+		if err := app.WriteResults(c.out, s, l.Results(ctx, s.ID, f), cfg.Performance.Enabled); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.out)
+		return err
+	case "csv":
+		return c.resultsCSV(ctx, l, s, f)
+	case "jsonl":
+		for r, err := range l.Results(ctx, s.ID, f) {
+			if err != nil {
+				return err
+			}
+			if err := c.jsonLine(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err = nil
+	terr := c.table("INDEX OUTCOME CODE ATTEMPTS SIZE TOMBSTONE OUTPUT DETAIL", func(row func(...any)) {
+		for r, rerr := range l.Results(ctx, s.ID, f) {
+			if rerr != nil {
+				err = rerr
+				return
+			}
+			row(r.Index, r.Outcome, r.Code, r.Attempts, r.Size, r.Tombstone, r.Output, r.Detail)
+		}
+	})
+	return errors.Join(err, terr)
+}
+
+func (c *cli) resultsCSV(ctx context.Context, l *ledger.Reader, s schemas.Summary, f ledger.Filter) error {
+	w := csv.NewWriter(c.out)
+	if err := w.Write([]string{"tombstone", "output", "actor", "index", "outcome", "code", "attempts", "size", "sha256", "duration_ms", "finished_at", "detail"}); err != nil {
+		return err
+	}
+	for r, err := range l.Results(ctx, s.ID, f) {
+		if err != nil {
+			return err
+		}
+		err := w.Write([]string{
+			r.Tombstone, r.Output, r.Actor, strconv.FormatInt(r.Index, 10), string(r.Outcome), string(r.Code),
+			strconv.Itoa(r.Attempts), strconv.FormatInt(r.Size, 10), r.SHA256,
+			strconv.FormatFloat(r.Durations.Total, 'f', 3, 64), r.FinishedAt.UTC().Format(time.RFC3339Nano), r.Detail,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	w.Flush()
+	return w.Error()
+}
+
+// moment is a time for people, in UTC.
+func moment(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exhume/exhume/internal/app"
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/internal/ledger"
+	"github.com/exhume/exhume/producer"
+	"github.com/exhume/exhume/schemas"
+	"github.com/exhume/exhume/worker"
+)
+
+// The exit codes; scripts rely on them.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitPartial     = 3
+	exitFailed      = 4
+	exitTemporary   = 5
+	exitNotFound    = 6
+	exitRefused     = 7
+	exitInterrupted = 130
+)
+
+// codeError is an error with an exit code of its own. Without a cause it is
+// silent: everything was said already.
+type codeError struct {
+	code int
+	err  error
+}
+
+func (e *codeError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *codeError) Unwrap() error { return e.err }
+
+// usage is an error about the command line.
+func usage(cmd *cobra.Command, err error) error {
+	return &codeError{exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
+}
+
+// exitCode prints what has to be said about err and maps it to an exit code.
+func (c *cli) exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code := codeOf(err)
+	if ce, ok := errors.AsType[*codeError](err); ok && ce.err == nil {
+		return code
+	}
+	c.say("error: %v", err)
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		c.say("  %s: %s", f.Code, f.Code.Info().Remedy)
+	}
+	return code
+}
+
+func codeOf(err error) int {
+	if ce, ok := errors.AsType[*codeError](err); ok {
+		return ce.code
+	}
+	if _, ok := errors.AsType[*app.InvalidManifestError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[producer.Reject](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[*worker.SickError](err); ok {
+		return exitTemporary
+	}
+	switch {
+	case errors.Is(err, app.ErrNoManifest):
+		return exitUsage
+	case errors.Is(err, app.ErrInterrupted), errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.Is(err, ledger.ErrNotFound):
+		return exitNotFound
+	}
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return codeOfFault(f.Code)
+	}
+	return exitError
+}
+
+// codeOfFault is the exit code for one item's error.
+func codeOfFault(code schemas.Code) int {
+	switch code {
+	case schemas.CodeTombstoneNotFound:
+		return exitNotFound
+	case schemas.CodePathRefused, schemas.CodeDestinationExists, schemas.CodeDestinationDenied:
+		return exitRefused
+	}
+	switch code.Class() {
+	case schemas.ClassBackendDown, schemas.ClassWorkerSick, schemas.ClassTransient:
+		return exitTemporary
+	default:
+		return exitFailed
+	}
+}
+
+// codeOfState is the exit code for a batch.
+func codeOfState(s schemas.State) int {
+	switch s {
+	case schemas.StateSucceeded:
+		return exitOK
+	case schemas.StatePartial:
+		return exitPartial
+	default:
+		return exitFailed
+	}
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+func (c *cli) schemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "schema [NAME]",
+		GroupID: groupAsk,
+		Short:   "Print the JSON Schema of a message, or list the names",
+		Example: `  exhume schema
+  exhume schema evidence`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				for _, name := range schemas.JSONSchemas() {
+					if _, err := fmt.Fprintln(c.out, name); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			text, err := schemas.JSONSchema(args[0])
+			if errors.Is(err, fs.ErrNotExist) {
+				return &codeError{exitNotFound, fmt.Errorf("no schema %q; 'exhume schema' lists them", args[0])}
+			}
+			if err != nil {
+				return err
+			}
+			_, err = c.out.Write(text)
+			return err
+		},
+	}
+}

@@ -1,0 +1,252 @@
+package app
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"github.com/exhume/exhume/internal/archive"
+	"github.com/exhume/exhume/producer"
+	"github.com/exhume/exhume/schemas"
+)
+
+// processMemory is what the process needs besides artifacts: broker, ledger,
+// manifest, messages.
+const processMemory = 128 << 20
+
+// BatchOptions say which manifest is restored, and how.
+type BatchOptions struct {
+	// Manifest is a file's name, "-" for Stdin.
+	Manifest string
+	Stdin    io.Reader
+	// Actor is who submits the batch and on whose behalf items are restored
+	// that name no actor themselves.
+	Actor string
+	// Name is the batch's id; empty derives it from what is to be done.
+	Name string
+	// Root is the destination root; empty means the manifest's directory, or
+	// the current one for standard input.
+	Root string
+	// SkipInvalid leaves invalid rows out instead of refusing the manifest.
+	SkipInvalid bool
+	// From leaves out the rows before this one, counted from 1.
+	From int64
+	// CheckOnly reads and checks the manifest and does nothing more.
+	CheckOnly bool
+	// AcceptEvidence continues with the evidence log as it is, although it was
+	// moved away, replaced or cut since the last batch.
+	AcceptEvidence bool
+	// Rejected is told of each invalid row.
+	Rejected func(producer.Reject)
+	// Progress is told how the work goes on.
+	Progress Progress
+}
+
+// Progress is told how a batch goes on. Its methods are called from several
+// goroutines, one at a time.
+type Progress interface {
+	// Waiting: another process must end first.
+	Waiting(owner string)
+	// Checking: so many rows of the manifest are read.
+	Checking(rows int64)
+	// Submitting: so many requests of the total are published.
+	Submitting(published, total int64)
+	// Restoring: the batch has these counts.
+	Restoring(s schemas.Summary)
+}
+
+// Batch is what became of a batch.
+type Batch struct {
+	schemas.Summary
+	// Rows and Rejected count the manifest's rows.
+	Rows, Rejected int64
+	// Before are the counts that the batch had when it was submitted again;
+	// Known says that it was.
+	Before schemas.Counts
+	Known  bool
+}
+
+// InvalidManifestError says that a manifest has rows that cannot be restored.
+type InvalidManifestError struct {
+	Manifest string
+	Rejected int64
+}
+
+func (e *InvalidManifestError) Error() string {
+	return fmt.Sprintf("%s: %d invalid %s, nothing was submitted; correct them, or leave them out with --on-invalid skip",
+		e.Manifest, e.Rejected, plural(e.Rejected, "row", "rows"))
+}
+
+// ErrNoManifest says that there is no manifest where one was named.
+var ErrNoManifest = errors.New("there is no such file")
+
+// ErrInterrupted says that a batch was stopped before its end. Nothing is lost:
+// the same call continues.
+var ErrInterrupted = errors.New("interrupted")
+
+// BatchRestore restores a manifest through an embedded fleet and returns when
+// the batch has ended. When ctx ends it finishes what is in hand and returns
+// ErrInterrupted.
+func BatchRestore(ctx context.Context, cfg *Config, o BatchOptions, log zerolog.Logger) (Batch, error) {
+	root, err := destinationRoot(o)
+	if err != nil {
+		return Batch{}, err
+	}
+	m, err := producer.OpenManifest(o.Manifest, o.Stdin, producer.ManifestOptions{
+		Actor: o.Actor, Root: root, From: o.From, Progress: o.Progress.Checking,
+	})
+	if err != nil {
+		return Batch{}, err
+	}
+	defer m.Close() //nolint:errcheck // temporaries only
+	check, err := m.Check(ctx, o.Rejected)
+	if err != nil {
+		return Batch{}, err
+	}
+	out := Batch{Rows: check.Rows, Rejected: check.Rejected}
+	out.Total = check.Valid
+	if check.Rejected > 0 && !o.SkipInvalid || check.Valid == 0 {
+		return out, &InvalidManifestError{m.Name(), check.Rejected}
+	}
+	if o.CheckOnly {
+		return out, nil
+	}
+	spec := schemas.Batch{
+		ID: o.Name, Actor: o.Actor, Manifest: m.Name(), ManifestSHA256: check.SHA256, Archive: archive.Redact(cfg.Backend.URL),
+		Settings: schemas.Settings{Root: root, Overwrite: cfg.Exhume.Overwrite, Mode: cfg.Exhume.Mode.Bits()},
+	}
+	if spec.ID == "" {
+		spec.ID = derivedID(spec, o)
+	}
+	debug.SetMemoryLimit(cfg.Exhume.Memory.Bytes() + processMemory)
+	f, err := openFleet(ctx, cfg, fleetOptions{o.Progress.Waiting, o.AcceptEvidence}, log)
+	if err != nil {
+		return out, err
+	}
+	err = f.restoreBatch(ctx, &out, o, producer.Submission{Batch: spec, Items: m.Items(ctx), Total: check.Valid})
+	return out, errors.Join(err, f.close())
+}
+
+// restoreBatch submits a batch and runs the fleet until the batch has ended.
+func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s producer.Submission) error {
+	if before, found, err := f.ledger.Find(ctx, s.Batch.ID); err != nil {
+		return err
+	} else if found {
+		out.Before = before.Counts
+	}
+	// Even when nothing is left to do, a run that was killed may have left its
+	// temporary files.
+	if _, err := f.targets.tree(s.Batch.Settings.Root); err != nil {
+		return err
+	}
+	ended := f.watch(s.Batch.ID, o.Progress.Restoring)
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ran := make(chan error, 1)
+	go func() {
+		err := f.run(running)
+		stop()
+		ran <- err
+	}()
+
+	s.Progress = func(published int64) { o.Progress.Submitting(published, s.Total) }
+	sub, err := producer.Submit(running, f.control, f.broker, s)
+	if err == nil && !sub.State.Final() {
+		select {
+		case <-ended:
+		case <-running.Done():
+		}
+	}
+	stop()
+	if rerr := <-ran; rerr != nil {
+		err = rerr
+	} else if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	out.Known = sub.Known
+	sum, found, ferr := f.ledger.Find(context.WithoutCancel(ctx), s.Batch.ID)
+	if found {
+		out.Summary = sum
+	}
+	if err := errors.Join(err, ferr); err != nil {
+		return err
+	}
+	if !out.State.Final() {
+		return ErrInterrupted
+	}
+	return nil
+}
+
+// watch tells changed of the batch's changes, one at a time, and closes the
+// channel when the batch has ended. It must be called before run.
+func (f *fleet) watch(id string, changed func(schemas.Summary)) (ended <-chan struct{}) {
+	done := make(chan struct{})
+	var mu sync.Mutex
+	over := false
+	f.collector.Changed = func(s schemas.Summary) {
+		mu.Lock()
+		defer mu.Unlock()
+		if s.ID != id || over {
+			return
+		}
+		changed(s)
+		if over = s.State.Final(); over {
+			close(done)
+		}
+	}
+	return done
+}
+
+// destinationRoot is the absolute directory below which outputs lie.
+func destinationRoot(o BatchOptions) (string, error) {
+	if o.Root != "" {
+		return filepath.Abs(o.Root)
+	}
+	if o.Manifest == "-" {
+		return os.Getwd()
+	}
+	path, err := filepath.EvalSymlinks(o.Manifest)
+	if err != nil {
+		return "", fmt.Errorf("manifest %s: %w", o.Manifest, ErrNoManifest)
+	}
+	return filepath.Abs(filepath.Dir(path))
+}
+
+// derivedID names a batch after everything that makes it what it is, so that
+// the same work has the same name.
+func derivedID(b schemas.Batch, o BatchOptions) string {
+	h := sha256.New()
+	for _, part := range []string{
+		b.ManifestSHA256, b.Archive, b.Settings.Root, string(b.Settings.Overwrite),
+		fmt.Sprint(b.Settings.Mode), fmt.Sprint(o.SkipInvalid), fmt.Sprint(max(o.From, 1)),
+	} {
+		_, _ = io.WriteString(h, part+"\x00")
+	}
+	name := strings.ToLower(filepath.Base(b.Manifest))
+	name, _, _ = strings.Cut(name, ".")
+	name = strings.Trim(notInNames.ReplaceAllString(name, "-"), "-_")
+	if len(name) > 40 {
+		name = name[:40]
+	}
+	if name == "" {
+		name = "batch"
+	}
+	return name + "-" + hex.EncodeToString(h.Sum(nil))[:12]
+}
+
+func plural(n int64, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}

@@ -1,0 +1,114 @@
+package app
+
+import (
+	"github.com/exhume/exhume/internal/archive"
+	"github.com/exhume/exhume/schemas"
+)
+
+// Config says how exhume works. LoadConfig makes one; after that it is only
+// read, by any number of goroutines.
+//
+// The tags name a setting: toml its key in a file, alias a second key there, env
+// its variable, envAlias a second variable, flag the name of its flag where that
+// is not the key with dashes. What values a setting takes stands
+// in configRules.
+type Config struct {
+	Backend     BackendConfig     `toml:"backend"`
+	Logging     LoggingConfig     `toml:"logging"`
+	Retry       RetryConfig       `toml:"retry"`
+	Batch       BatchConfig       `toml:"batch"`
+	Performance PerformanceConfig `toml:"performance"`
+	Exhume      ExhumeConfig      `toml:"exhume"`
+
+	// File is the configuration file that was read, empty when there was none.
+	File string
+	// Warnings are remarks for the user, a line each, without secrets.
+	Warnings []string
+
+	origins map[string]configOrigin
+}
+
+// BackendConfig says where the archive is.
+type BackendConfig struct {
+	// Backend is archive.SQLite, archive.Postgres or archive.MariaDB, and always
+	// the one that URL means.
+	Backend string `toml:"backend" alias:"type" env:"CODEX_ARCHIVE_BACKEND"`
+	// URL is understood by archive.ParseURL. It may hold a password.
+	URL string `toml:"url" env:"CODEX_ARCHIVE_URL" flag:"archive"`
+}
+
+// LoggingConfig is about the program's own log.
+type LoggingConfig struct {
+	// Level is debug, info, warn or error.
+	Level string `toml:"level" flag:"log-level" env:"CODEX_ARCHIVE_LOG_LEVEL"`
+	// Format is text or json.
+	Format string `toml:"format" flag:"log-format" env:"CODEX_ARCHIVE_LOG_FORMAT"`
+	// EvidenceFile has no effect; files of the predecessor may hold it.
+	EvidenceFile string `toml:"evidence_file" env:"CODEX_ARCHIVE_LOG_EVIDENCE"`
+}
+
+// RetryConfig says when a failed item is tried again.
+type RetryConfig struct {
+	// Enabled false means one attempt, whatever MaxAttempts says.
+	Enabled bool `toml:"enabled" env:"CODEX_ARCHIVE_RETRY_ENABLED"`
+	// MaxAttempts counts the first attempt too.
+	MaxAttempts int `toml:"max_attempts" env:"CODEX_ARCHIVE_RETRY_ATTEMPTS" envAlias:"CODEX_ARCHIVE_RETRY_MAX"`
+	// InitialDelay and MaxDelay are seconds.
+	InitialDelay float64 `toml:"initial_delay" env:"CODEX_ARCHIVE_RETRY_INITIAL"`
+	MaxDelay     float64 `toml:"max_delay" env:"EXHUME_RETRY_MAX_DELAY"`
+	// Multiplier is the growth from one delay to the next.
+	Multiplier float64 `toml:"multiplier" env:"CODEX_ARCHIVE_RETRY_MULTIPLIER"`
+	// Jitter is the share of a delay that is left to chance, from 0 to 1.
+	Jitter float64 `toml:"jitter" env:"CODEX_ARCHIVE_RETRY_JITTER"`
+	// Seed makes chance repeatable; nil does not.
+	Seed *int `toml:"seed" env:"CODEX_ARCHIVE_RETRY_SEED"`
+}
+
+// BatchConfig is about the restoration of manifests.
+type BatchConfig struct {
+	// Concurrent is the number of groups of items in work at once; 1 means one
+	// item after the other.
+	Concurrent int `toml:"concurrent" alias:"max_concurrent" env:"CODEX_ARCHIVE_BATCH_CONCURRENT"`
+	// ProgressInterval has no effect; files of the predecessor may hold it.
+	ProgressInterval int `toml:"progress_interval" env:"CODEX_ARCHIVE_BATCH_PROGRESS"`
+	// ResultsPath is where the result document is written too; empty means nowhere.
+	ResultsPath string `toml:"results_path" env:"CODEX_ARCHIVE_BATCH_RESULTS" flag:"results"`
+}
+
+// PerformanceConfig is about timings in results and evidence.
+type PerformanceConfig struct {
+	Enabled        bool `toml:"enabled" env:"CODEX_ARCHIVE_PERF_ENABLED"`
+	EmitToEvidence bool `toml:"emit_to_evidence" env:"CODEX_ARCHIVE_PERF_EVIDENCE"`
+}
+
+// ExhumeConfig is what the predecessor did not have.
+type ExhumeConfig struct {
+	// StateDir holds the embedded queue and the ledger.
+	StateDir string `toml:"state_dir" env:"EXHUME_STATE_DIR"`
+	// EvidenceDir holds the evidence log.
+	EvidenceDir string `toml:"evidence_dir" env:"CODEX_EVIDENCE_DIR"`
+	// Memory is the budget for artifacts in work.
+	Memory ByteSize `toml:"memory" env:"EXHUME_MEMORY"`
+	// Overwrite is the policy for outputs that exist.
+	Overwrite schemas.Overwrite `toml:"overwrite" env:"EXHUME_OVERWRITE"`
+	// Mode is the permission bits of restored files, before the umask.
+	Mode FileMode `toml:"mode" env:"EXHUME_MODE"`
+	// ArchiveEvents says whether restorations are noted in the archive.
+	ArchiveEvents bool `toml:"archive_events" env:"EXHUME_ARCHIVE_EVENTS"`
+	// WorkerName names this process's worker; empty means after the host.
+	WorkerName string `toml:"worker_name" env:"EXHUME_WORKER_NAME"`
+}
+
+func defaultConfig() Config {
+	return Config{
+		Backend:     BackendConfig{Backend: archive.SQLite, URL: "sqlite:///./.codex/archive.sqlite"},
+		Logging:     LoggingConfig{Level: "info", Format: "text"},
+		Retry:       RetryConfig{Enabled: true, MaxAttempts: 5, InitialDelay: 1, MaxDelay: 32, Multiplier: 2, Jitter: 1},
+		Batch:       BatchConfig{Concurrent: 2, ProgressInterval: 10},
+		Performance: PerformanceConfig{Enabled: true, EmitToEvidence: true},
+		Exhume: ExhumeConfig{
+			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 256 << 20,
+			Overwrite: schemas.OverwriteNever, Mode: 0o644, ArchiveEvents: true,
+		},
+	}
+}
