@@ -1,0 +1,78 @@
+# Everything that exhume's developers run. 'make help' lists it.
+
+GO      ?= go
+TOOLS   := bin/tools
+# The linter is pinned; it is built from source, outside the module's own
+# requirements.
+LINT    := $(TOOLS)/golangci-lint-v2.15.0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: format-check vet lint test build ## all that must be green: format, vet, lint, tests, build
+
+.PHONY: test
+test: ## run all tests, with the race detector (those of the whole, which load the disk, last and alone)
+	$(GO) test -race -timeout 10m ./cmd/... ./internal/... ./producer/... ./schemas/... ./worker/...
+	$(GO) test -race -timeout 20m ./integration/...
+
+.PHONY: build
+build: ## build the static binary bin/exhume
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/exhume ./cmd/exhume
+
+.PHONY: demo
+demo: ## pack, restore and compare the project's own sources
+	$(GO) run ./cmd/exhume demo
+
+.PHONY: bench
+bench: ## measure the batch on 20,000 real files: items/s, MB/s, peak memory
+	$(GO) test ./integration -run '^$$' -bench 'BenchmarkBatch|BenchmarkRaw' -benchtime 5x
+
+.PHONY: bench-all
+bench-all: ## run every benchmark of every package
+	$(GO) test ./... -run '^$$' -bench .
+
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@set -e; for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "$$p $$f"; $(GO) test $$p -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME); \
+		done; \
+	done
+
+.PHONY: golden
+golden: ## write the golden files anew, to be read in the diff
+	UPDATE_GOLDEN=1 $(GO) test ./cmd/... ./schemas/... ./internal/app/... ./internal/ledger/...
+
+.PHONY: format
+format: ## format the sources
+	gofmt -w $(SOURCES)
+
+SOURCES := cmd internal producer schemas worker integration
+
+.PHONY: format-check
+format-check:
+	@out=$$(gofmt -l $(SOURCES)); test -z "$$out" || { echo "not formatted (make format):"; echo "$$out"; exit 1; }
+
+.PHONY: vet
+vet: ## run go vet
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: $(LINT) ## run the linters, which also guard the floors of the house
+	$(LINT) run ./...
+
+$(LINT):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(subst $(TOOLS)/golangci-lint-,,$(LINT))
+	@mv $(TOOLS)/golangci-lint $(LINT)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

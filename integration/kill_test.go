@@ -1,0 +1,261 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/exhume/exhume/internal/archive"
+)
+
+// synthetic makes a world with an archive of n small files of random content
+// and a manifest for them, and gives the digests by output.
+func synthetic(tb testing.TB, n int) (*world, map[string]string) {
+	tb.Helper()
+	dir := tb.TempDir()
+	w := &world{dir: dir, cfg: testConfig(tb, dir)}
+	ctx := context.Background()
+	wr, err := archive.CreateWriter(ctx, w.cfg.Backend.URL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sums := make(map[string]string, n)
+	random := rand.NewChaCha8([32]byte{1})
+	items := func(yield func(archive.NewItem, error) bool) {
+		for i := range n {
+			content := make([]byte, 100+i%900)
+			_, _ = random.Read(content)
+			out := path.Join("out", fmt.Sprint(i/500), fmt.Sprint(i/20%25), fmt.Sprintf("%d.bin", i))
+			sum := sha256.Sum256(content)
+			sums[out] = hex.EncodeToString(sum[:])
+			if !yield(archive.NewItem{Repo: "synthetic", Path: out, Commit: "c", By: "test", Content: content}, nil) {
+				return
+			}
+		}
+	}
+	f, err := os.Create(w.path("manifest.jsonl"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out := bufio.NewWriter(f)
+	for s, err := range wr.Store(ctx, items, archive.StoreOptions{}) {
+		if err != nil {
+			tb.Fatal(err)
+		}
+		line, _ := json.Marshal(map[string]string{"tombstone": s.Tombstone, "output": s.Path})
+		_, _ = out.Write(append(line, '\n'))
+	}
+	if err := errors.Join(out.Flush(), f.Close(), wr.Close()); err != nil {
+		tb.Fatal(err)
+	}
+	return w, sums
+}
+
+// A batch that is killed again and again, and each time started with the same
+// command, ends as if nothing had happened.
+func TestKill(t *testing.T) {
+	const items, kills = 5000, 20
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	w, sums := synthetic(t, items)
+	killed := 0
+	// The first round is left alone and tells how long a round takes.
+	whole := w.killRound(t, "whole", sums, func(int) time.Duration { return time.Hour }, &killed)
+	for round := 1; killed < kills; round++ {
+		if round > 2*kills {
+			t.Fatalf("only %d kills in %d rounds", killed, round-1)
+		}
+		w.killRound(t, fmt.Sprintf("round-%d", round), sums, func(attempt int) time.Duration {
+			// Later attempts get more time: the machine may have become so slow
+			// that none would get anywhere.
+			return time.Duration(random.Int64N(int64(whole) * int64(attempt)))
+		}, &killed)
+	}
+}
+
+// killRound restores the world's manifest under a name, started anew with the
+// same command whenever it is killed after a delay, and checks everything.
+func (w *world) killRound(
+	t *testing.T, name string, sums map[string]string, delay func(attempt int) time.Duration, killed *int,
+) (lastRun time.Duration) {
+	t.Helper()
+	root := w.path(name)
+	for attempt := 1; ; attempt++ {
+		cmd, _, stderr := w.command(t, "batch-restore", "manifest.jsonl", "--by", "tester", "--batch", name, "--root", name)
+		began := time.Now()
+		done, err := runOrKill(cmd, delay(attempt))
+		lastRun = time.Since(began)
+		t.Logf("%s: ran %v, ended by itself: %v", name, lastRun.Round(time.Millisecond), done)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, stderr)
+		}
+		w.checkVisible(t, root, sums)
+		if done {
+			break
+		}
+		*killed++
+		if attempt == 50 {
+			t.Fatalf("%s does not end:\n%s", name, stderr)
+		}
+	}
+	w.checkInvariants(t, name)
+	if got := filesBelow(t, root); len(got) != len(sums) {
+		t.Errorf("%s: %d files, want %d", name, len(got), len(sums))
+	}
+	return lastRun
+}
+
+// runOrKill runs a command and kills it after the delay; done says that it
+// ended by itself, with success.
+func runOrKill(cmd *exec.Cmd, delay time.Duration) (done bool, err error) {
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	timer := time.AfterFunc(delay, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+	err = cmd.Wait()
+	timer.Stop()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+			return false, nil
+		}
+	}
+	return err == nil, err
+}
+
+// checkVisible checks I3 of whatever is there at this moment.
+func (w *world) checkVisible(t *testing.T, root string, sums map[string]string) {
+	t.Helper()
+	for _, path := range filesBelow(t, filepath.Join(root, "out")) {
+		rel, _ := filepath.Rel(root, path)
+		if got := fileSHA256(t, path); got != sums[filepath.ToSlash(rel)] {
+			t.Errorf("I3: %s has SHA-256 %s, want %q", path, got, sums[filepath.ToSlash(rel)])
+		}
+	}
+}
+
+// Ctrl-C stops in order, says how to go on, and the same command does.
+func TestInterrupt(t *testing.T) {
+	w, sums := synthetic(t, 5000)
+	args := []string{"batch-restore", "manifest.jsonl", "--by", "tester"}
+	cmd, _, stderr := w.command(t, args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the first restored file", func() bool {
+		_, err := os.Stat(w.path("out"))
+		return err == nil
+	})
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.ExitCode() != 130 {
+		t.Fatalf("after Ctrl-C: %v, want exit code 130\n%s", err, stderr)
+	}
+	if want := "the same command continues it"; !containsLine(stderr.String(), want) {
+		t.Errorf("after Ctrl-C stderr does not say %q:\n%s", want, stderr)
+	}
+	w.checkVisible(t, w.dir, sums)
+	if left := w.tempFiles(); len(left) > 0 {
+		t.Errorf("I8: left behind: %v", left)
+	}
+
+	cmd, _, stderr = w.command(t, args...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("the same command: %v\n%s", err, stderr)
+	}
+	if want := "were done already"; !containsLine(stderr.String(), want) {
+		t.Errorf("the same command does not say that items %q:\n%s", want, stderr)
+	}
+	w.checkInvariants(t, "latest")
+}
+
+// Two runs in one directory: the second waits for the first, with a message,
+// and then finds its work done.
+func TestTwoAtOnce(t *testing.T) {
+	w, _ := synthetic(t, 2000)
+	type run struct {
+		cmd    *exec.Cmd
+		stderr fmt.Stringer
+	}
+	var runs []run
+	for range 2 {
+		cmd, _, stderr := w.command(t, "batch-restore", "manifest.jsonl", "--by", "tester")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		runs = append(runs, run{cmd, stderr})
+	}
+	waited := 0
+	for _, r := range runs {
+		if err := r.cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, r.stderr)
+		}
+		if containsLine(r.stderr.String(), "waiting for it to end") {
+			waited++
+		}
+	}
+	if waited != 1 {
+		t.Errorf("%d runs said that they wait, want 1", waited)
+	}
+	w.checkInvariants(t, "latest")
+}
+
+// A full disk stops the run with a clear message and costs nothing: once there
+// is room, the same command finishes.
+func TestDestinationFull(t *testing.T) {
+	w, _ := synthetic(t, 300)
+	if err := os.Mkdir(w.path("small"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"batch-restore", "manifest.jsonl", "--by", "tester", "--root", "small"}
+	// The small file system exists in a mount namespace of the command's own
+	// and ends with it. It has room for a directory and for no file.
+	cmd, _, stderr := w.command(t, args...)
+	inside := append([]string{"-rm", "sh", "-c", `mount -t tmpfs -o nr_inodes=2 none small && exec "$@"`, "sh", cmd.Path}, args...)
+	full := exec.CommandContext(t.Context(), "unshare", inside...)
+	full.Dir, full.Env, full.Stderr = cmd.Dir, cmd.Env, stderr
+	err := full.Run()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.ExitCode() != 5 {
+		t.Fatalf("on a full disk: %v, want exit code 5\n%s", err, stderr)
+	}
+	if !containsLine(stderr.String(), "no space left on device") {
+		t.Errorf("the message does not name the cause:\n%s", stderr)
+	}
+	cmd, _, stderr = w.command(t, args...)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("with room again: %v\n%s", err, stderr)
+	}
+	w.checkInvariants(t, "latest")
+}
+
+// waitFor waits for a condition that another process brings about.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
