@@ -75,6 +75,7 @@ func TestExitCodes(t *testing.T) {
 		{"missing actor", []string{"restore", small, "x"}, 2, "--by is required"},
 		{"missing manifest", []string{"batch-restore", "nope.json", "--by", "ops"}, 2, "manifest nope.json: there is no such file"},
 		{"invalid rows", []string{"batch-restore", "bad.csv", "--by", "ops"}, 2, "bad.csv:2: "},
+		{"no valid row", []string{"batch-restore", "bad.csv", "--by", "ops", "--on-invalid", "skip"}, 2, "none of its rows is valid (2 invalid)"},
 		{"broken manifest", []string{"batch-restore", "broken.json", "--by", "ops"}, 2, "broken.json:1: "},
 		{"bad batch name", []string{"batch-restore", "half.csv", "--by", "ops", "--batch", "a.b"}, 2, `name "a.b"`},
 		{"bad policy", []string{"batch-restore", "half.csv", "--by", "ops", "--overwrite", "maybe"}, 2, "--overwrite"},

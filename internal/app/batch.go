@@ -78,11 +78,14 @@ type Batch struct {
 
 // InvalidManifestError says that a manifest has rows that cannot be restored.
 type InvalidManifestError struct {
-	Manifest string
-	Rejected int64
+	Manifest        string
+	Valid, Rejected int64
 }
 
 func (e *InvalidManifestError) Error() string {
+	if e.Valid == 0 {
+		return fmt.Sprintf("%s: none of its rows is valid (%d invalid), nothing was submitted; correct them", e.Manifest, e.Rejected)
+	}
 	return fmt.Sprintf("%s: %d invalid %s, nothing was submitted; correct them, or leave them out with --on-invalid skip",
 		e.Manifest, e.Rejected, plural(e.Rejected, "row", "rows"))
 }
@@ -116,7 +119,7 @@ func BatchRestore(ctx context.Context, cfg *Config, o BatchOptions, log zerolog.
 	out := Batch{Rows: check.Rows, Rejected: check.Rejected}
 	out.Total = check.Valid
 	if check.Rejected > 0 && !o.SkipInvalid || check.Valid == 0 {
-		return out, &InvalidManifestError{m.Name(), check.Rejected}
+		return out, &InvalidManifestError{m.Name(), check.Valid, check.Rejected}
 	}
 	if o.CheckOnly {
 		return out, nil
