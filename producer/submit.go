@@ -21,13 +21,24 @@ type Control interface {
 type Queue interface {
 	// LastIndex is the index of the batch's last stored request, -1 for none.
 	LastIndex(ctx context.Context, batch string) (int64, error)
-	// Publish stores requests of one batch in their order, and can be repeated.
-	// When it fails, a first part of them may be stored.
-	Publish(ctx context.Context, requests []schemas.Request) error
+	// Publish stores requests of one batch in their order, up to perMessage of
+	// them in one message, and can be repeated. When it fails, a first part of
+	// them may be stored.
+	Publish(ctx context.Context, requests []schemas.Request, perMessage int) error
 }
 
-// publishGroup is how many requests are published at once.
-const publishGroup = 1000
+const (
+	// firstPublish is how many requests are published at first, so that workers
+	// can begin, and maxPublish at once when there are many.
+	firstPublish, maxPublish = 512, 4096
+	// maxPerMessage is how many requests one message carries when there are many.
+	maxPerMessage = 64
+)
+
+// perMessage is how many requests of a batch go into one message. What is in one
+// message is done by one worker, so that a small batch, which may be one of large
+// artifacts, is divided further.
+func perMessage(total int64) int { return int(max(1, min(total/256, maxPerMessage))) }
 
 // Submission is a batch that is to be submitted.
 type Submission struct {
@@ -101,16 +112,17 @@ func publish(ctx context.Context, q Queue, s Submission, last int64) (published 
 	if last+1 >= s.Total {
 		return 0, nil
 	}
-	group := make([]schemas.Request, 0, publishGroup)
+	var group []schemas.Request
+	size := firstPublish
 	flush := func() error {
 		if len(group) == 0 {
 			return nil
 		}
-		if err := q.Publish(ctx, group); err != nil {
+		if err := q.Publish(ctx, group, perMessage(s.Total)); err != nil {
 			return err
 		}
 		published += int64(len(group))
-		group = group[:0]
+		group, size = group[:0], min(2*size, maxPublish)
 		if s.Progress != nil {
 			s.Progress(last + 1 + published)
 		}
@@ -129,7 +141,7 @@ func publish(ctx context.Context, q Queue, s Submission, last int64) (published 
 		}
 		r.Batch = s.Batch.ID
 		group = append(group, r)
-		if len(group) == publishGroup {
+		if len(group) == size {
 			if err := flush(); err != nil {
 				return published, err
 			}

@@ -14,11 +14,12 @@ import (
 
 // fakeFleet is a control API and a queue in memory.
 type fakeFleet struct {
-	batch  schemas.Summary
-	sealed int64
-	stored []int64
-	groups []int
-	fail   int // the publication that fails, from 1
+	batch      schemas.Summary
+	sealed     int64
+	stored     []int64
+	groups     []int
+	perMessage int
+	fail       int // the publication that fails, from 1
 }
 
 func (f *fakeFleet) Open(_ context.Context, b schemas.Batch) (schemas.Summary, error) {
@@ -39,8 +40,9 @@ func (f *fakeFleet) LastIndex(context.Context, string) (int64, error) {
 	return int64(len(f.stored)) - 1, nil
 }
 
-func (f *fakeFleet) Publish(_ context.Context, rs []schemas.Request) error {
+func (f *fakeFleet) Publish(_ context.Context, rs []schemas.Request, perMessage int) error {
 	f.groups = append(f.groups, len(rs))
+	f.perMessage = perMessage
 	if len(f.groups) == f.fail {
 		f.stored = append(f.stored, rs[0].Index) // a first part
 		return errors.New("the broker is away")
@@ -81,7 +83,7 @@ func TestSubmit(t *testing.T) {
 		t.Fatalf("a failed publication: error %v, sealed %d", err, f.sealed)
 	}
 	got, err := Submit(t.Context(), f, f, s)
-	if err != nil || got.Published != 1499 || !got.Known || f.sealed != 2500 {
+	if err != nil || got.Published != 1987 || !got.Known || f.sealed != 2500 {
 		t.Errorf("continued: %+v, %v", got, err)
 	}
 	for i, index := range f.stored {
@@ -89,12 +91,15 @@ func TestSubmit(t *testing.T) {
 			t.Fatalf("request %d has index %d", i, index)
 		}
 	}
-	if diff := cmp.Diff([]int64{1000, 2001, 2500}, told); diff != "" {
+	if diff := cmp.Diff([]int64{512, 1025, 2049, 2500}, told); diff != "" {
 		t.Error(diff)
 	}
 	got, err = Submit(t.Context(), f, f, s)
 	if err != nil || got.Published != 0 || !got.Known || len(f.stored) != 2500 {
 		t.Errorf("again: %+v, %v", got, err)
+	}
+	if f.perMessage != 9 {
+		t.Errorf("%d requests in a message", f.perMessage)
 	}
 	f.batch.State = schemas.StateSucceeded
 	groups := len(f.groups)
@@ -139,5 +144,15 @@ func TestSubmitRefuses(t *testing.T) {
 				t.Errorf("error %v, sealed %d", err, f.sealed)
 			}
 		})
+	}
+}
+
+// A small batch is divided among workers, a large one takes few messages.
+func TestPerMessage(t *testing.T) {
+	t.Parallel()
+	for total, want := range map[int64]int{0: 1, 1: 1, 300: 1, 5_000: 19, 20_000: 64, 1_000_000_000: 64} {
+		if got := perMessage(total); got != want || got > schemas.MaxRequests {
+			t.Errorf("perMessage(%d) = %d, want %d", total, got, want)
+		}
 	}
 }

@@ -1,31 +1,6 @@
 package schemas
 
-import (
-	"strconv"
-	"time"
-)
-
-// Request asks for one item of a batch to be restored.
-type Request struct {
-	Batch string `json:"batch"`
-	// Index is the item's place in the batch, from 0. (Batch, Index) is the
-	// item's identity for ever.
-	Index int64 `json:"index"`
-	// Tombstone is the item's UUID in the archive.
-	Tombstone string `json:"tombstone"`
-	// Output is where the bytes go: a slash-separated path below the batch's root.
-	Output string `json:"output"`
-	// Actor is on whose behalf the item is restored.
-	Actor string `json:"actor"`
-	// Labels are the manifest's further columns, carried through to the result.
-	Labels map[string]string `json:"labels,omitempty"`
-	// Published is when the broker stored the request. It is not part of the
-	// message: whoever takes the message from the broker sets it.
-	Published time.Time `json:"-"`
-}
-
-// ID is the request's message id, <batch>:<index>.
-func (r *Request) ID() string { return r.Batch + ":" + strconv.FormatInt(r.Index, 10) }
+import "time"
 
 // Outcome is how an item ended.
 type Outcome string

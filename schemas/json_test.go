@@ -34,7 +34,9 @@ func samples() map[string]any {
 		Manifest: "m.json", ManifestSHA256: sum, Archive: "sqlite:///./a.sqlite", Total: total, CreatedAt: at, SealedAt: at, EndedAt: at,
 	}
 	return map[string]any{
-		"request":      request,
+		"request-group": RequestGroup{Batch: "b-1", First: index, Published: at, NotBefore: at, Items: []RequestItem{{
+			Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Labels: request.Labels,
+		}}},
 		"result-group": ResultGroup{Batch: "b-1", Worker: "w-1", Results: []Result{result}},
 		"batch":        batch,
 		"summary":      Summary{Batch: batch, Counts: counts},

@@ -25,8 +25,14 @@ const (
 	SubjectsEvents  = "exhume.event.>"
 )
 
-// RestoreSubject is the subject of one batch's requests.
+// RestoreSubject is the subject of one batch's requests, as its producer
+// publishes them.
 func RestoreSubject(batch string) string { return "exhume.restore." + batch }
+
+// RetrySubject is the subject of those requests of a batch that workers publish
+// again because an attempt failed. It is another than the producer's, whose last
+// message tells where the producer has stopped.
+func RetrySubject(batch string) string { return RestoreSubject(batch) + ".retry" }
 
 // ResultSubject is the subject of one worker's results for one batch. The
 // worker's name comes first so that a server can enforce who said it.

@@ -3,71 +3,122 @@ package worker
 import (
 	"encoding/json"
 	"fmt"
-	"strconv"
+	"time"
 
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
-// held is a request in hand.
+// taken is a message in hand.
+type taken struct {
+	Message
+	// items is how many it asks for, and retryAt, if set, when its item, which
+	// has failed before, is to be tried again.
+	items   int
+	retryAt time.Time
+}
+
+// held is one item in hand.
 type held struct {
-	msg     Message
+	of      *taken
 	request schemas.Request
 }
 
-// decode sorts a batch's messages: requests; those that say which item they are
-// of but not what is wanted, with a failed result for each; and those that say
-// nothing, which are of no item.
-func decode(batch string, msgs []Message) (good, bad []held, failed []schemas.Result, foreign []Message) {
-	good = make([]held, 0, len(msgs))
-	for _, m := range msgs {
-		r, known, err := decodeOne(batch, m)
-		r.Published = m.PublishedAt()
-		switch {
-		case err == nil:
-			good = append(good, held{m, r})
-		case known:
-			bad = append(bad, held{m, r})
-			failed = append(failed, failure(r, err))
-		default:
-			foreign = append(foreign, m)
-		}
-	}
-	return good, bad, failed, foreign
+// decoded is what a number of messages say.
+type decoded struct {
+	msgs []Message // those of good and bad
+	good []held
+	// bad are items of which it is known that they are asked for, but not how;
+	// failed has a result for each.
+	bad    []held
+	failed []schemas.Result
+	// early are messages whose items are not to be tried again yet, foreign
+	// those that name no item.
+	early   []*taken
+	foreign []Message
 }
 
-// decodeOne reads one request. Known says whether batch and index of r can be
-// relied upon. The index beside the payload counts for more than the one in it.
-func decodeOne(batch string, m Message) (r schemas.Request, known bool, err error) {
-	var payload struct {
-		schemas.Request
-		Index json.RawMessage `json:"index"`
+// decode reads a batch's messages.
+func decode(batch string, msgs []Message) (d decoded) {
+	for _, m := range msgs {
+		t := &taken{Message: m}
+		requests, err := t.decode(batch)
+		if len(requests) == 0 {
+			d.foreign = append(d.foreign, m)
+			continue
+		}
+		// Time is only waited for once: the clock that set it may be wrong.
+		if !t.Redelivered() && time.Now().Before(t.retryAt) {
+			d.early = append(d.early, t)
+			continue
+		}
+		d.msgs = append(d.msgs, t)
+		for _, r := range requests {
+			if err == nil {
+				d.good = append(d.good, held{t, r})
+			} else {
+				d.bad = append(d.bad, held{t, r})
+				d.failed = append(d.failed, failure(r, err))
+			}
+		}
 	}
-	err = json.Unmarshal(m.Data(), &payload)
-	r = payload.Request
-	index, beside := m.Index()
-	inside, ierr := strconv.ParseInt(string(payload.Index), 10, 64)
+	return d
+}
+
+// decode reads one message. When it returns an error, the requests have batch
+// and index only, and there are none when not even those are known. What stands
+// beside the payload counts for more than what is in it.
+func (t *taken) decode(batch string) ([]schemas.Request, error) {
+	var g schemas.RequestGroup
+	err := json.Unmarshal(t.Data(), &g)
+	from, to, beside := t.Indexes()
+	beside = beside && plausible(from, to)
+	first, last := g.First, g.First+int64(len(g.Items))-1
 	switch {
 	case err != nil:
-	case ierr != nil:
-		err = fmt.Errorf("its index is %q", payload.Index)
-	case r.Batch != batch:
-		err = fmt.Errorf("it is of batch %q, on the subject of batch %q", r.Batch, batch)
-	case beside && inside != index:
-		err = fmt.Errorf("its index is %d and %d beside it", inside, index)
+	case g.Batch != batch:
+		err = fmt.Errorf("it is of batch %q, on the subject of batch %q", g.Batch, batch)
+	case !plausible(first, last):
+		err = fmt.Errorf("it asks for %d items from %d on", len(g.Items), first)
+	case beside && (first != from || last != to):
+		err = fmt.Errorf("it asks for items %d to %d, and beside it stands %d to %d", first, last, from, to)
 	}
-	if !beside && ierr == nil && r.Batch == batch {
-		index, beside = inside, true
-	}
-	known = beside && index >= 0
-	if !known && err == nil {
-		err = fmt.Errorf("its index is %d", index)
-	}
-	r.Batch, r.Index = batch, index
 	if err != nil {
-		err = fault.New(schemas.CodeBadRequest, "request cannot be understood: %w; payload %s", err, quote(m.Data()))
+		if !beside {
+			return nil, err
+		}
+		first, last = from, to
+		err = fault.New(schemas.CodeBadRequest, "request cannot be understood: %w; payload %s", err, quote(t.Data()))
 	}
-	return r, known, err
+	requests := make([]schemas.Request, last-first+1)
+	for i := range requests {
+		r := &requests[i]
+		if err == nil {
+			*r = g.Request(i)
+		}
+		r.Batch, r.Index, r.Published = batch, first+int64(i), t.PublishedAt()
+		if err == nil && !g.Published.IsZero() {
+			r.Published = g.Published
+		}
+	}
+	t.items = len(requests)
+	if err == nil {
+		t.retryAt = g.NotBefore
+	}
+	return requests, err
+}
+
+// itemsOf is how many items a message asks for by what stands beside it, at
+// least one.
+func itemsOf(m Message) int {
+	if first, last, ok := m.Indexes(); ok && plausible(first, last) {
+		return int(last-first) + 1
+	}
+	return 1
+}
+
+func plausible(first, last int64) bool {
+	return first >= 0 && last >= first && last-first < schemas.MaxRequests
 }
 
 // quote is a payload as far as it can be kept in a line.

@@ -9,96 +9,121 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// fakeMessage is a message that remembers how it was settled.
+// fakeMessage is a message of which nothing is known but what it says.
 type fakeMessage struct {
-	data   string
-	beside int64 // -1: none
-	calls  []string
+	data        string
+	first, last int64 // beside it, unless first is negative
 }
 
-func (m *fakeMessage) Data() []byte           { return []byte(m.data) }
-func (m *fakeMessage) Index() (int64, bool)   { return m.beside, m.beside >= 0 }
-func (m *fakeMessage) PublishedAt() time.Time { return time.Unix(1, 0) }
-func (m *fakeMessage) Redelivered() bool      { return false }
-func (m *fakeMessage) Ack() error             { m.calls = append(m.calls, "ack"); return nil }
-func (m *fakeMessage) Nak(d time.Duration) error {
-	m.calls = append(m.calls, "nak "+d.String())
-	return nil
-}
-func (m *fakeMessage) Alive() error { return nil }
+func (m fakeMessage) Data() []byte                  { return []byte(m.data) }
+func (m fakeMessage) Indexes() (_, _ int64, _ bool) { return m.first, m.last, m.first >= 0 }
+func (m fakeMessage) PublishedAt() time.Time        { return time.Unix(1, 0) }
+func (m fakeMessage) Redelivered() bool             { return false }
+func (m fakeMessage) Ack() error                    { return nil }
+func (m fakeMessage) Nak(time.Duration) error       { return nil }
+func (m fakeMessage) Alive() error                  { return nil }
 
 func TestDecode(t *testing.T) {
 	t.Parallel()
+	const none = -1
 	for _, c := range []struct {
-		name, data string
-		beside     int64
-		want       string // good, bad or foreign
-		index      int64
+		name, data  string
+		first, last int64
+		want        string // good, bad or foreign
+		items       int
 	}{
-		{"whole", `{"batch":"b","index":3,"tombstone":"t"}`, -1, "good", 3},
-		{"whole, index beside", `{"batch":"b","index":3}`, 3, "good", 3},
-		{"indexes differ", `{"batch":"b","index":3}`, 4, "bad", 4},
-		{"no index", `{"batch":"b"}`, -1, "foreign", 0},
-		{"index only beside", `{"batch":"b"}`, 4, "bad", 4},
-		{"other batch", `{"batch":"c","index":3}`, -1, "foreign", 0},
-		{"other batch, index beside", `{"batch":"c","index":3}`, 3, "bad", 3},
-		{"wrong type", `{"batch":"b","index":3,"tombstone":7}`, -1, "bad", 3},
-		{"wrong type of index", `{"batch":"b","index":"3"}`, -1, "foreign", 0},
-		{"no JSON", `hello`, -1, "foreign", 0},
-		{"no JSON, index beside", "\x00\xff", 9, "bad", 9},
-		{"cut off", `{"batch":"b","index":3,"tombst`, 3, "bad", 3},
-		{"empty", ``, 0, "bad", 0},
-		{"negative", `{"batch":"b","index":-1}`, -1, "foreign", 0},
-		{"null", `null`, -1, "foreign", 0},
-		{"array", `[1]`, 2, "bad", 2},
+		{"one", `{"batch":"b","first":3,"items":[{}]}`, 3, 3, "good", 1},
+		{"many", `{"batch":"b","first":3,"items":[{},{},{}]}`, 3, 5, "good", 3},
+		{"nothing beside", `{"batch":"b","first":3,"items":[{},{}]}`, none, 0, "good", 2},
+		{"other first beside", `{"batch":"b","first":3,"items":[{},{}]}`, 4, 5, "bad", 2},
+		{"other last beside", `{"batch":"b","first":3,"items":[{},{}]}`, 3, 5, "bad", 3},
+		{"nonsense beside", `{"batch":"b","first":3,"items":[{},{}]}`, 5, 3, "good", 2},
+		{"no items", `{"batch":"b","first":3,"items":[]}`, none, 0, "foreign", 0},
+		{"no items, some beside", `{"batch":"b","first":3,"items":[]}`, 3, 4, "bad", 2},
+		{"too many items", `{"batch":"b","items":[{}` + strings.Repeat(",{}", schemas.MaxRequests) + `]}`, none, 0, "foreign", 0},
+		{"too many items beside", `hello`, 0, 1 << 40, "foreign", 0},
+		{"too high an index", `{"batch":"b","first":9223372036854775807,"items":[{},{}]}`, none, 0, "foreign", 0},
+		{"other batch", `{"batch":"c","first":3,"items":[{}]}`, none, 0, "foreign", 0},
+		{"other batch, indexes beside", `{"batch":"c","first":3,"items":[{}]}`, 3, 3, "bad", 1},
+		{"wrong type", `{"batch":"b","first":3,"items":[{"tombstone":7}]}`, 3, 3, "bad", 1},
+		{"no JSON", `hello`, none, 0, "foreign", 0},
+		{"no JSON, indexes beside", "\x00\xff", 9, 10, "bad", 2},
+		{"cut off", `{"batch":"b","first":3,"items":[{"tombst`, 3, 3, "bad", 1},
+		{"empty", ``, 0, 0, "bad", 1},
+		{"negative", `{"batch":"b","first":-1,"items":[{}]}`, none, 0, "foreign", 0},
+		{"null", `null`, none, 0, "foreign", 0},
+		{"array", `[1]`, 2, 2, "bad", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			good, bad, failed, foreign := decode("b", []Message{&fakeMessage{data: c.data, beside: c.beside}})
-			if len(good)+len(bad)+len(foreign) != 1 || len(failed) != len(bad) {
-				t.Fatalf("good %v bad %v failed %v foreign %v", good, bad, failed, foreign)
+			d := decode("b", []Message{fakeMessage{c.data, c.first, c.last}})
+			want := map[string][3]int{"good": {c.items, 0, 0}, "bad": {0, c.items, 0}, "foreign": {0, 0, 1}}[c.want]
+			if got := [3]int{len(d.good), len(d.bad), len(d.foreign)}; got != want || len(d.failed) != len(d.bad) {
+				t.Fatalf("got %v items, want %v; failed %v", got, want, d.failed)
 			}
-			switch c.want {
-			case "good":
-				if len(good) != 1 || good[0].request.Index != c.index || !good[0].request.Published.Equal(time.Unix(1, 0)) {
-					t.Errorf("got %+v", good)
+			first := c.first
+			if c.want == "good" {
+				first = 3
+			}
+			for i, h := range append(d.good, d.bad...) {
+				if h.request.Batch != "b" || h.request.Index != first+int64(i) || !h.request.Published.Equal(time.Unix(1, 0)) || h.of.items != c.items {
+					t.Errorf("got %+v", h)
 				}
-			case "bad":
-				if len(bad) != 1 {
-					t.Fatalf("good %v foreign %v", good, foreign)
-				}
-				r := failed[0]
-				if r.Batch != "b" || r.Index != c.index || r.Code != schemas.CodeBadRequest || r.Outcome != schemas.OutcomeFailed ||
-					!strings.Contains(r.Detail, "payload ") {
+			}
+			for _, r := range d.failed {
+				if r.Code != schemas.CodeBadRequest || r.Outcome != schemas.OutcomeFailed || !strings.Contains(r.Detail, "payload ") {
 					t.Errorf("got %+v", r)
-				}
-			case "foreign":
-				if len(foreign) != 1 {
-					t.Errorf("good %v bad %v", good, bad)
 				}
 			}
 		})
 	}
 }
 
+// A request that is published again is not tried before its time, unless it has
+// been waited for already.
+func TestDecodeEarly(t *testing.T) {
+	t.Parallel()
+	text := func(at time.Time) string {
+		g := schemas.RequestGroup{Batch: "b", First: 3, Items: make([]schemas.RequestItem, 1), Published: time.Unix(7, 0).UTC(), NotBefore: at.UTC()}
+		data, err := json.Marshal(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	later := fakeMessage{text(time.Now().Add(time.Hour)), 3, 3}
+	d := decode("b", []Message{later, redelivered{later}, fakeMessage{text(time.Now()), 3, 3}})
+	if len(d.early) != 1 || len(d.good) != 2 || len(d.msgs) != 2 {
+		t.Fatalf("early %d, good %d", len(d.early), len(d.good))
+	}
+	if h := d.good[1]; !h.request.Published.Equal(time.Unix(7, 0)) || !mayHavePast(h.of, "") {
+		t.Errorf("got %+v", h)
+	}
+}
+
+type redelivered struct{ fakeMessage }
+
+func (redelivered) Redelivered() bool { return true }
+
 func FuzzDecode(f *testing.F) {
-	f.Add([]byte(`{"batch":"b","index":3,"tombstone":"t"}`), int64(3))
-	f.Add([]byte(`{"batch":"b","INDEX":3e2}`), int64(-1))
-	f.Add([]byte(`{"batch":{},"index":-0}`), int64(5))
-	f.Fuzz(func(t *testing.T, data []byte, beside int64) {
-		good, bad, failed, foreign := decode("b", []Message{&fakeMessage{data: string(data), beside: max(beside, -1)}})
-		if len(good)+len(bad)+len(foreign) != 1 || len(failed) != len(bad) {
-			t.Fatalf("good %v bad %v failed %v foreign %v", good, bad, failed, foreign)
+	f.Add([]byte(`{"batch":"b","first":3,"items":[{"tombstone":"t"}]}`), int64(3), int64(3))
+	f.Add([]byte(`{"batch":"b","FIRST":3e2,"items":[{}]}`), int64(-1), int64(0))
+	f.Add([]byte(`{"batch":{},"first":-0,"items":[]}`), int64(5), int64(9))
+	f.Fuzz(func(t *testing.T, data []byte, first, last int64) {
+		d := decode("b", []Message{fakeMessage{string(data), max(first, -1), last}})
+		beside := first >= 0 && last >= first && last-first < schemas.MaxRequests
+		switch n := len(d.good) + len(d.bad); {
+		case len(d.failed) != len(d.bad), len(d.foreign) > 0 && n > 0, len(d.foreign)+len(d.early)+n == 0:
+			t.Fatalf("%+v", d)
+		case beside && len(d.early) == 0 && int64(n) != last-first+1:
+			t.Errorf("%d items, want those from %d to %d", n, first, last)
 		}
-		if beside >= 0 && len(foreign) > 0 {
-			t.Error("an item is lost whose index is known")
-		}
-		for _, h := range append(good, bad...) {
-			if h.request.Index < 0 || h.request.Batch != "b" || beside >= 0 && h.request.Index != beside {
+		for i, h := range append(d.good, d.bad...) {
+			if h.request.Index < 0 || h.request.Batch != "b" || beside && h.request.Index != first+int64(i) {
 				t.Errorf("got %+v", h.request)
 			}
 		}
-		for _, r := range failed {
+		for _, r := range d.failed {
 			if r.Detail = oneLine(r.Detail); strings.ContainsAny(r.Detail, "\r\n") {
 				t.Errorf("detail %q", r.Detail)
 			}

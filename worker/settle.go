@@ -24,33 +24,36 @@ const maxDetail = 2048
 // free in between. It waits for what is away until stop ends.
 func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message) {
 	start := time.Now()
-	defer w.keepAlive(msgs)()
-	items, bad, failed, foreign := decode(b.ID, msgs)
-	for _, m := range foreign {
+	d := decode(b.ID, msgs)
+	defer w.keepAlive(d.msgs)()
+	for _, m := range d.early {
+		_ = m.Nak(min(time.Until(m.retryAt), w.cfg.Retry.MaxDelay))
+	}
+	for _, m := range d.foreign {
 		// It stays in the stream until the batch ends, and counts for no item.
 		w.log.Error().Str("batch", b.ID).Str("payload", quote(m.Data())).Msg("message is no request and names no item; passed over")
 		_ = m.Ack()
 	}
-	requests := make([]schemas.Request, len(items))
-	for i := range items {
-		requests[i] = items[i].request
+	requests := make([]schemas.Request, len(d.good))
+	for i := range d.good {
+		requests[i] = d.good[i].request
 	}
 	results, err := w.guard.restore(ctx, stop, b.Settings, requests)
 	w.settles <- struct{}{}
 	<-w.slots
 	defer func() { <-w.settles }()
 	if err != nil {
-		w.handBack(msgs)
+		w.handBack(d.msgs)
 		return
 	}
-	items, results = append(items, bad...), append(results, failed...)
+	items, results := append(d.good, d.bad...), append(results, d.failed...)
 	for i := range results {
 		r := &results[i]
 		r.Worker, r.Detail = w.cfg.Name, oneLine(r.Detail)
 		r.Durations.Queue = max(0, milliseconds(start.Sub(r.Published)))
 		r.Durations.Total = milliseconds(time.Since(start))
 	}
-	if err := w.settle(ctx, stop, b.ID, items, results); err != nil {
+	if err := w.settle(ctx, stop, b.ID, d.msgs, items, results); err != nil {
 		w.log.Warn().Err(err).Str("batch", b.ID).Int("items", len(items)).Msg("cannot settle; the items will come again")
 	}
 }
@@ -58,7 +61,7 @@ func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message
 // settle is the one place where items leave the worker's hand. The order is
 // what makes them safe: a final result is stored before its request is
 // acknowledged, and a failed attempt is counted before its request goes back.
-func (w *Worker) settle(ctx, stop context.Context, batch string, items []held, results []schemas.Result) error {
+func (w *Worker) settle(ctx, stop context.Context, batch string, msgs []Message, items []held, results []schemas.Result) error {
 	d, err := w.decide(ctx, stop, items, results)
 	if err != nil {
 		return err
@@ -72,29 +75,62 @@ func (w *Worker) settle(ctx, stop context.Context, batch string, items []held, r
 			return err
 		}
 	}
-	for _, m := range d.finished {
-		_ = m.Ack() // a lost one only repeats harmless work
+	later, err := w.tryAgain(ctx, stop, d)
+	if err != nil {
+		return err
 	}
-	w.handBack(d.back)
-	for _, a := range d.again {
-		index := a.item.request.Index
-		if err := w.insist(ctx, stop, "count a failed attempt", func() error { return w.retries.SetRetry(ctx, batch, index, a.retry) }); err != nil {
-			return err
+	for _, m := range msgs {
+		delay, again := later[m]
+		switch {
+		case d.back[m]:
+			_ = m.Nak(0)
+		case again:
+			_ = m.Nak(delay)
+		default:
+			_ = m.Ack() // a lost one only repeats harmless work
 		}
-		w.log.Info().Str("request", a.item.request.ID()).Int("attempt", a.retry.Attempts).Dur("delay", a.delay).
-			Str("cause", a.retry.LastError).Msg("will be tried again")
-		_ = a.item.msg.Nak(a.delay)
 	}
 	return nil
 }
 
+// tryAgain counts failed attempts and has their items tried again. An item that
+// shares its message with others goes back to the queue in a message of its own;
+// the messages of the others are returned with their delays.
+func (w *Worker) tryAgain(ctx, stop context.Context, d decisions) (later map[Message]time.Duration, err error) {
+	var requeue []schemas.RequestGroup
+	later = map[Message]time.Duration{}
+	for _, a := range d.again {
+		r := &a.item.request
+		err := w.insist(ctx, stop, "count a failed attempt", func() error { return w.retries.SetRetry(ctx, r.Batch, r.Index, a.retry) })
+		if err != nil {
+			return nil, err
+		}
+		w.log.Info().Str("request", r.ID()).Int("attempt", a.retry.Attempts).Dur("delay", a.delay).
+			Str("cause", a.retry.LastError).Msg("will be tried again")
+		switch m := a.item.of; {
+		case d.back[m]: // it comes again as a whole
+		case m.items == 1:
+			later[m] = a.delay
+		default:
+			g := schemas.NewRequestGroup([]schemas.Request{*r})
+			g.Published, g.NotBefore = r.Published.UTC(), a.retry.NextTry
+			requeue = append(requeue, g)
+		}
+	}
+	if len(requeue) > 0 {
+		err = w.insist(ctx, stop, "publish requests again", func() error { return w.queue.Requeue(ctx, requeue) })
+	}
+	return later, err
+}
+
 // decisions are what becomes of a group.
 type decisions struct {
-	final    []schemas.Result
-	finished []Message // those of final
-	again    []again
-	back     []Message
-	sick     *SickError
+	final []schemas.Result
+	again []again
+	// back are the messages that are given back whole, because this worker is
+	// sick. Those of their items that are finished are only repeated.
+	back map[Message]bool
+	sick *SickError
 }
 
 // again is an item that will be tried again.
@@ -106,10 +142,11 @@ type again struct {
 
 func (w *Worker) decide(ctx, stop context.Context, items []held, results []schemas.Result) (d decisions, err error) {
 	now := time.Now().UTC()
+	d.back = map[Message]bool{}
 	for i := range results {
 		r, item := results[i], items[i]
 		var past schemas.Retry
-		if mayHavePast(item.msg, r.Code) {
+		if mayHavePast(item.of, r.Code) {
 			err := w.insist(ctx, stop, "look up failed attempts", func() (err error) {
 				past, err = w.retries.Retry(ctx, item.request.Batch, item.request.Index)
 				return err
@@ -122,7 +159,6 @@ func (w *Worker) decide(ctx, stop context.Context, items []held, results []schem
 		switch v := Decide(w.cfg.Retry, r.Code, r.Attempts); v.Action {
 		case Finish:
 			d.final = append(d.final, r)
-			d.finished = append(d.finished, item.msg)
 		case TryAgain:
 			past.Attempts++
 			past.Causes = append(past.Causes, r.Code)
@@ -130,7 +166,7 @@ func (w *Worker) decide(ctx, stop context.Context, items []held, results []schem
 			d.again = append(d.again, again{item, past, v.Delay})
 		case HandBack:
 			d.sick = &SickError{r.Code, r.Detail}
-			d.back = append(d.back, item.msg)
+			d.back[item.of] = true
 		}
 	}
 	return d, nil
@@ -138,8 +174,8 @@ func (w *Worker) decide(ctx, stop context.Context, items []held, results []schem
 
 // mayHavePast says whether an item's failed attempts must be looked up: where
 // there can be any, or where it matters.
-func mayHavePast(m Message, code schemas.Code) bool {
-	return m.Redelivered() || code.Class() == schemas.ClassTransient
+func mayHavePast(m *taken, code schemas.Code) bool {
+	return m.Redelivered() || !m.retryAt.IsZero() || code.Class() == schemas.ClassTransient
 }
 
 // insist repeats what the broker must do until it is done: the requests behind

@@ -17,12 +17,13 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// Message is one request in hand.
+// Message is one message of requests in hand.
 type Message interface {
 	Data() []byte
-	// Index is the item's index as it stands beside the payload, if it does.
-	Index() (index int64, ok bool)
-	// PublishedAt is when the broker stored the request.
+	// Indexes are the indexes of the first and the last item that it asks for,
+	// as they stand beside the payload, if they do.
+	Indexes() (first, last int64, ok bool)
+	// PublishedAt is when the broker stored the message.
 	PublishedAt() time.Time
 	// Redelivered says whether the message may have been delivered before.
 	Redelivered() bool
@@ -44,6 +45,9 @@ type Queue interface {
 	Requests(ctx context.Context, batch string, n int, wait time.Duration) ([]Message, error)
 	// PublishResults returns when all results are stored.
 	PublishResults(ctx context.Context, g schemas.ResultGroup) error
+	// Requeue publishes requests of items that are to be tried again, and
+	// returns when all are stored.
+	Requeue(ctx context.Context, groups []schemas.RequestGroup) error
 }
 
 // Retries keeps the failed attempts of items that will be tried again.
@@ -62,8 +66,8 @@ type Restorer interface {
 type Config struct {
 	// Name is the worker's name in subjects and results; see schemas.CheckName.
 	Name string
-	// GroupSize is how many items are restored together (default 512). Their
-	// files are synced by one call.
+	// GroupSize is about how many items are restored together (default 512); a
+	// message is never divided. Their files are synced by one call.
 	GroupSize int
 	// Groups is how many groups are restored at a time (default 2): while one
 	// waits for the disk, the next is read and decoded. As many again may be
@@ -126,6 +130,7 @@ func New(cfg Config, q Queue, retries Retries, r Restorer, log zerolog.Logger) (
 		return nil, fmt.Errorf("worker: %w", err)
 	}
 	cfg = cfg.withDefaults()
+	cfg.Retry = cfg.Retry.withDefaults()
 	return &Worker{
 		cfg: cfg, queue: q, retries: retries, log: log,
 		guard:   newGuard(r, cfg, log),
@@ -180,13 +185,13 @@ func (w *Worker) pull(ctx, work, stop context.Context, b schemas.Batch) {
 	}
 }
 
-// take waits for a free slot and for requests. When it returns messages, the
-// slot is the caller's.
+// take waits for a free slot and for messages. When it returns any, the slot is
+// the caller's.
 func (w *Worker) take(ctx context.Context, batch string) ([]Message, error) {
 	if !w.acquire(ctx) {
 		return nil, nil
 	}
-	msgs, err := w.queue.Requests(ctx, batch, w.cfg.GroupSize, 0)
+	msgs, err := w.fill(ctx, batch, nil)
 	if len(msgs) > 0 {
 		return msgs, err
 	}
@@ -206,11 +211,32 @@ func (w *Worker) take(ctx context.Context, batch string) ([]Message, error) {
 		w.handBack(msgs)
 		return nil, nil
 	}
-	if w.cfg.GroupSize == 1 {
-		return msgs, err
+	return w.fill(ctx, batch, msgs)
+}
+
+// fill takes as many of the messages that are there as make a group. How many
+// items are in a message shows only when it comes, so it is careful first.
+func (w *Worker) fill(ctx context.Context, batch string, msgs []Message) ([]Message, error) {
+	items := 0
+	for _, m := range msgs {
+		items += itemsOf(m)
 	}
-	more, err := w.queue.Requests(ctx, batch, w.cfg.GroupSize-1, 0)
-	return append(msgs, more...), err
+	for items < w.cfg.GroupSize {
+		inMessage := schemas.MaxRequests
+		if len(msgs) > 0 {
+			inMessage = items / len(msgs)
+		}
+		n := max(1, (w.cfg.GroupSize-items)/inMessage)
+		more, err := w.queue.Requests(ctx, batch, n, 0)
+		msgs = append(msgs, more...)
+		if err != nil || len(more) < n {
+			return msgs, err
+		}
+		for _, m := range more {
+			items += itemsOf(m)
+		}
+	}
+	return msgs, nil
 }
 
 func (w *Worker) acquire(ctx context.Context) bool {

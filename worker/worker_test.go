@@ -58,14 +58,14 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) submit(id string, n int64) {
+func (w *world) submit(id string, n int64, perMessage int) {
 	w.Helper()
 	w.must(w.broker.Activate(w.Context(), schemas.Batch{ID: id, State: schemas.StateOpen}))
 	var rs []schemas.Request
 	for i := range n {
 		rs = append(rs, schemas.Request{Batch: id, Index: i, Tombstone: fmt.Sprint(id, i), Output: fmt.Sprint("o", i)})
 	}
-	w.must(w.broker.Publish(w.Context(), rs))
+	w.must(w.broker.Publish(w.Context(), rs, perMessage))
 }
 
 // start runs a worker and returns what stops it and gives its error.
@@ -114,7 +114,7 @@ func (w *world) results(n int) []schemas.Result {
 	return out
 }
 
-// left are the requests of a batch that are not settled.
+// left is how many messages of a batch are not settled.
 func (w *world) left(id string) int {
 	w.Helper()
 	w.must(w.broker.Reclaim(w.Context()))
@@ -159,7 +159,7 @@ func works(context.Context, schemas.Request, int) (schemas.Code, error) { return
 func TestEveryItemGetsItsOutcomeAndAttempts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.submit("b", 300)
+	w.submit("b", 300, 20)
 	stop := w.start(worker.Config{GroupSize: 64, Retry: worker.RetryPolicy{MaxAttempts: 3, Initial: time.Millisecond}},
 		&restorer{each: func(_ context.Context, r schemas.Request, try int) (schemas.Code, error) {
 			switch r.Index % 50 {
@@ -198,7 +198,7 @@ func TestEveryItemGetsItsOutcomeAndAttempts(t *testing.T) {
 func TestAttemptsSurviveARestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.submit("b", 1)
+	w.submit("b", 1, 1)
 	failed := make(chan struct{}, 10)
 	stop := w.start(worker.Config{Retry: worker.RetryPolicy{Initial: time.Hour, MaxDelay: time.Hour, Jitter: func() float64 { return 1 }}},
 		&restorer{each: func(context.Context, schemas.Request, int) (schemas.Code, error) {
@@ -218,7 +218,7 @@ func TestAttemptsSurviveARestart(t *testing.T) {
 func TestAnOutageCostsNoAttempt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.submit("b", 100)
+	w.submit("b", 100, 7)
 	var mu sync.Mutex
 	away := true
 	state := func() error {
@@ -248,7 +248,7 @@ func TestAnOutageCostsNoAttempt(t *testing.T) {
 func TestStopDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.submit("b", 100)
+	w.submit("b", 100, 7)
 	down := fault.New(schemas.CodeArchiveDown, "refused")
 	tried := make(chan struct{}, 1000)
 	stop := w.start(worker.Config{Ping: func(context.Context) error { return down }},
@@ -270,7 +270,7 @@ func TestStopDuringAnOutage(t *testing.T) {
 func TestSickWorkerGivesItsItemsBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.submit("b", 200)
+	w.submit("b", 200, 10)
 	sick := &restorer{each: func(_ context.Context, r schemas.Request, _ int) (schemas.Code, error) {
 		if r.Index >= 100 {
 			return schemas.CodeDestinationFull, nil
@@ -310,7 +310,7 @@ func TestStopInTwoStages(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			w.submit("b", 5)
+			w.submit("b", 5, 1)
 			begun, goOn := make(chan struct{}, 5), make(chan struct{})
 			stop := w.start(worker.Config{GroupSize: 5, DrainTimeout: c.drain},
 				&restorer{each: func(ctx context.Context, _ schemas.Request, _ int) (schemas.Code, error) {
@@ -349,17 +349,17 @@ type garbled struct {
 
 func (g garbled) Data() []byte { return []byte(g.data) }
 
-func (g garbled) Index() (int64, bool) {
+func (g garbled) Indexes() (first, last int64, ok bool) {
 	if !g.index {
-		return 0, false
+		return 0, 0, false
 	}
-	return g.Message.Index()
+	return g.Message.Indexes()
 }
 
 func (q garbling) Requests(ctx context.Context, batch string, n int, wait time.Duration) ([]worker.Message, error) {
 	msgs, err := q.queue.Requests(ctx, batch, n, wait)
 	for i, m := range msgs {
-		switch index, _ := m.Index(); index {
+		switch index, _, _ := m.Indexes(); index {
 		case 1:
 			msgs[i] = garbled{m, "\x00 rubbish", true}
 		case 2:
@@ -372,7 +372,7 @@ func (q garbling) Requests(ctx context.Context, batch string, n int, wait time.D
 func TestBadRequestsEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.submit("b", 4)
+	w.submit("b", 4, 1)
 	wk, err := worker.New(worker.Config{Name: "w"}, garbling{queue{w.broker}}, w.broker, &restorer{each: works}, zerolog.Nop())
 	w.must(err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -397,7 +397,7 @@ func TestManyBatchesAreAllServed(t *testing.T) {
 	w := newWorld(t)
 	const batches = 200
 	for i := range batches {
-		w.submit(fmt.Sprint("b", i), 5)
+		w.submit(fmt.Sprint("b", i), 5, 2)
 	}
 	stop := w.start(worker.Config{}, &restorer{each: works})
 	w.results(5 * batches)
@@ -407,7 +407,7 @@ func TestManyBatchesAreAllServed(t *testing.T) {
 func TestSmallBatchIsNotStarved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.submit("large", 20_000)
+	w.submit("large", 20_000, 10)
 	var mu sync.Mutex
 	large, whenSmall := 0, -1
 	small := 0
@@ -421,7 +421,7 @@ func TestSmallBatchIsNotStarved(t *testing.T) {
 		}
 		return "", nil
 	}})
-	w.submit("small", 10)
+	w.submit("small", 10, 1)
 	at := func() int { mu.Lock(); defer mu.Unlock(); return large }()
 	w.results(20_010)
 	w.must(stop())
@@ -442,7 +442,7 @@ func TestBatchEndsWhileAWorkerWaits(t *testing.T) {
 	go func() { done <- wk.Run(ctx) }()
 	for i := range 20 {
 		id := fmt.Sprint("b", i)
-		w.submit(id, 1)
+		w.submit(id, 1, 1)
 		w.results(1)
 		w.must(w.broker.Retire(t.Context(), id))
 	}
@@ -509,27 +509,120 @@ func (f *flaky) SetRetry(ctx context.Context, batch string, index int64, r schem
 	return f.queue.SetRetry(ctx, batch, index, r)
 }
 
+func (f *flaky) Requeue(ctx context.Context, groups []schemas.RequestGroup) error {
+	if err := f.fail(); err != nil {
+		return err
+	}
+	return f.queue.Requeue(ctx, groups)
+}
+
 func TestSettlingInsists(t *testing.T) {
 	t.Parallel()
+	for _, perMessage := range []int{1, 3} {
+		t.Run(fmt.Sprint(perMessage, " per message"), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.submit("b", 3, perMessage)
+			f := &flaky{queue: queue{w.broker}}
+			wk, err := worker.New(worker.Config{Name: "w", Retry: worker.RetryPolicy{Initial: time.Millisecond}}, f, f,
+				&restorer{each: func(_ context.Context, r schemas.Request, try int) (schemas.Code, error) {
+					if r.Index == 1 && try == 1 {
+						return schemas.CodeArchiveBusy, nil
+					}
+					return "", nil
+				}}, zerolog.Nop())
+			w.must(err)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- wk.Run(ctx) }()
+			for _, r := range w.results(3) {
+				if want := 1 + int(r.Index%2); r.Attempts != want {
+					t.Errorf("item %d: attempts %d, want %d", r.Index, r.Attempts, want)
+				}
+			}
+			cancel()
+			w.must(<-done)
+		})
+	}
+}
+
+// An item that fails goes back to the queue alone: the others of its message are
+// not done again, and what is known of the first request stays known.
+func TestOneOfManyIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	w.submit("b", 3)
-	f := &flaky{queue: queue{w.broker}}
-	wk, err := worker.New(worker.Config{Name: "w", Retry: worker.RetryPolicy{Initial: time.Millisecond}}, f, f,
+	w.submit("b", 40, 40)
+	var mu sync.Mutex
+	tries := map[int64][]time.Time{}
+	published := map[int64]bool{}
+	const delay = 200 * time.Millisecond
+	stop := w.start(worker.Config{Retry: worker.RetryPolicy{MaxAttempts: 3, Initial: delay, MaxDelay: delay, Jitter: func() float64 { return 1 }}},
 		&restorer{each: func(_ context.Context, r schemas.Request, try int) (schemas.Code, error) {
-			if r.Index == 1 && try == 1 {
+			mu.Lock()
+			defer mu.Unlock()
+			tries[r.Index] = append(tries[r.Index], time.Now())
+			published[r.Published.UnixNano()] = true
+			if r.Index == 7 && try <= 2 || r.Index == 9 {
 				return schemas.CodeArchiveBusy, nil
 			}
 			return "", nil
-		}}, zerolog.Nop())
-	w.must(err)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- wk.Run(ctx) }()
-	for _, r := range w.results(3) {
-		if want := 1 + int(r.Index%2); r.Attempts != want {
-			t.Errorf("item %d: attempts %d, want %d", r.Index, r.Attempts, want)
+		}})
+	for _, r := range w.results(40) {
+		want := 1
+		if r.Index == 7 || r.Index == 9 {
+			want = 3
+		}
+		if r.Attempts != want || len(tries[r.Index]) != want || (r.Outcome == schemas.OutcomeFailed) != (r.Index == 9) {
+			t.Errorf("item %d: %d attempts of %d, %d tries, %s", r.Index, r.Attempts, want, len(tries[r.Index]), r.Outcome)
 		}
 	}
-	cancel()
-	w.must(<-done)
+	w.must(stop())
+	for i, at := range tries[7][1:] {
+		if waited := at.Sub(tries[7][i]); waited < delay {
+			t.Errorf("attempt %d came after %s, too early", i+2, waited)
+		}
+	}
+	if len(published) != 1 {
+		t.Errorf("the requests pass for published at %d times", len(published))
+	}
+	if n := w.left("b"); n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
+}
+
+func TestGroupsAreAboutAsLargeAsWanted(t *testing.T) {
+	t.Parallel()
+	for _, perMessage := range []int{1, 7, 100} {
+		t.Run(fmt.Sprint(perMessage), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.submit("b", 1000, perMessage)
+			sizes := make(chan int, 1000)
+			stop := w.start(worker.Config{GroupSize: 200, Groups: 1}, sized{&restorer{each: works}, sizes})
+			w.results(1000)
+			w.must(stop())
+			close(sizes)
+			n := 0
+			for size := range sizes {
+				n++
+				if size >= 200+perMessage {
+					t.Errorf("a group of %d", size)
+				}
+			}
+			if n > 7 {
+				t.Errorf("%d groups", n)
+			}
+		})
+	}
+}
+
+// sized tells how large groups are.
+type sized struct {
+	*restorer
+	sizes chan<- int
+}
+
+func (s sized) Restore(ctx context.Context, set schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	s.sizes <- len(items)
+	return s.restorer.Restore(ctx, set, items)
 }

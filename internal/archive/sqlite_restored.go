@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -25,10 +23,6 @@ type RestoreEvent struct {
 // the time in its item's restored_at. What is recorded already is left as it is,
 // so that it does no harm to record it again.
 func (w *Writer) Restored(ctx context.Context, events []RestoreEvent) error {
-	// In the order of the indexes, neighbours share pages. Stable, so that the
-	// last of several restores of an item stays the last.
-	events = slices.Clone(events)
-	slices.SortStableFunc(events, func(a, b RestoreEvent) int { return strings.Compare(a.Item, b.Item) })
 	err := w.inTx(ctx, func(tx *sql.Tx) error {
 		event, err := tx.PrepareContext(ctx, `INSERT INTO event (id, item_id, action, actor, context, created_at)
 			VALUES (?, ?, 'RESTORE', ?, ?, ?) ON CONFLICT (id) DO NOTHING`)

@@ -17,12 +17,12 @@ import (
 // be repeated.
 func (b *Broker) Activate(ctx context.Context, batch schemas.Batch) error {
 	err := b.ensureConsumer(ctx, schemas.StreamRestore, jetstream.ConsumerConfig{
-		Durable:       batch.ID,
-		FilterSubject: schemas.RestoreSubject(batch.ID),
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       ackWait,
-		MaxDeliver:    -1, // the worker decides, by its own count
-		MaxAckPending: maxAckPending,
+		Durable:        batch.ID,
+		FilterSubjects: []string{schemas.RestoreSubject(batch.ID), schemas.RetrySubject(batch.ID)},
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		AckWait:        ackWait,
+		MaxDeliver:     -1, // the worker decides, by its own count
+		MaxAckPending:  maxAckPending,
 	})
 	if err != nil {
 		return err
@@ -77,15 +77,16 @@ func (b *Broker) retire(ctx context.Context, id string) error {
 	if err := kv.Purge(ctx, id, jetstream.PurgeTTL(retiredFor)); err != nil {
 		return err
 	}
-	for stream, subject := range map[string]string{
-		schemas.StreamRestore:         schemas.RestoreSubject(id),
-		"KV_" + schemas.BucketRetries: "$KV." + schemas.BucketRetries + "." + id + ".>",
+	for _, of := range []struct{ stream, subject string }{
+		{schemas.StreamRestore, schemas.RestoreSubject(id)},
+		{schemas.StreamRestore, schemas.RetrySubject(id)},
+		{"KV_" + schemas.BucketRetries, "$KV." + schemas.BucketRetries + "." + id + ".>"},
 	} {
-		s, err := b.js.Stream(ctx, stream)
+		s, err := b.js.Stream(ctx, of.stream)
 		if err != nil {
 			return err
 		}
-		if err := s.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+		if err := s.Purge(ctx, jetstream.WithPurgeSubject(of.subject)); err != nil {
 			return err
 		}
 	}

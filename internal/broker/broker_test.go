@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func withBatch(t testing.TB, dir string, n int64) *Broker {
 	t.Helper()
 	b := embed(t, dir)
 	must(t, b.Activate(t.Context(), schemas.Batch{ID: "b", State: schemas.StateOpen}))
-	must(t, b.Publish(t.Context(), requests(0, n)))
+	must(t, b.Publish(t.Context(), requests(0, n), 1))
 	return b
 }
 
@@ -64,11 +65,13 @@ func indexes(t testing.TB, got []*Delivery) []int64 {
 	t.Helper()
 	out := []int64{}
 	for _, d := range got {
-		i, ok := d.Index()
+		first, last, ok := d.Indexes()
 		if !ok {
 			t.Fatal("a request without an index")
 		}
-		out = append(out, i)
+		for i := first; i <= last; i++ {
+			out = append(out, i)
+		}
 	}
 	return out
 }
@@ -101,15 +104,68 @@ func TestPublish(t *testing.T) {
 	if last() != -1 {
 		t.Errorf("LastIndex of nothing is %d, want -1", last())
 	}
-	must(t, b.Publish(t.Context(), nil))
-	must(t, b.Publish(t.Context(), requests(0, 1500)))
-	must(t, b.Publish(t.Context(), requests(0, 1500))) // a repetition
+	must(t, b.Publish(t.Context(), nil, 1))
+	must(t, b.Publish(t.Context(), requests(0, 1500), 1))
+	must(t, b.Publish(t.Context(), requests(0, 1500), 1)) // a repetition
 	if n := stored(t, b, schemas.StreamRestore); n != 1500 || last() != 1499 {
 		t.Errorf("stored %d, last %d; want 1500, 1499", n, last())
 	}
-	must(t, b.Publish(t.Context(), requests(1500, 1501)))
+	must(t, b.Publish(t.Context(), requests(1500, 1501), 1))
 	if last() != 1500 {
 		t.Errorf("last %d, want 1500", last())
+	}
+}
+
+func TestPublishSeveralInOneMessage(t *testing.T) {
+	t.Parallel()
+	b := withBatch(t, t.TempDir(), 0)
+	for range 2 {
+		must(t, b.Publish(t.Context(), requests(0, 250), 100))
+		must(t, b.Publish(t.Context(), requests(250, 251), 1<<30))
+	}
+	got := take(t, b, 100, 0)
+	var sizes []int
+	next := int64(0)
+	for _, d := range got {
+		var g schemas.RequestGroup
+		must(t, json.Unmarshal(d.Data(), &g))
+		if g.Batch != "b" || g.First != next || g.Request(0).Output != fmt.Sprintf("out/%d", next) {
+			t.Errorf("got %+v", g)
+		}
+		sizes, next = append(sizes, len(g.Items)), next+int64(len(g.Items))
+	}
+	if diff := cmp.Diff([]int{100, 100, 50, 1}, sizes); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(251, len(indexes(t, got))); diff != "" {
+		t.Error(diff)
+	}
+	last, err := b.LastIndex(t.Context(), "b")
+	if err != nil || last != 250 {
+		t.Errorf("last %d, %v", last, err)
+	}
+}
+
+// Requests that are published again come to the batch's workers, and do not
+// look as if the producer had published them.
+func TestRequeue(t *testing.T) {
+	t.Parallel()
+	b := withBatch(t, t.TempDir(), 10)
+	must(t, b.Requeue(t.Context(), nil))
+	var again []schemas.RequestGroup
+	for _, i := range []int64{3, 5} {
+		again = append(again, schemas.NewRequestGroup(requests(i, i+1)))
+	}
+	must(t, b.Requeue(t.Context(), again))
+	if last, err := b.LastIndex(t.Context(), "b"); err != nil || last != 9 {
+		t.Errorf("last %d, %v", last, err)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 5}, indexes(t, take(t, b, 100, 0))); diff != "" {
+		t.Error(diff)
+	}
+	must(t, b.Retire(t.Context(), "b"))
+	if n := stored(t, b, schemas.StreamRestore); n != 0 {
+		t.Errorf("%d requests are left", n)
 	}
 }
 
@@ -119,7 +175,7 @@ func TestPublishAgainAfterRetirement(t *testing.T) {
 	t.Parallel()
 	b := withBatch(t, t.TempDir(), 10)
 	must(t, b.Retire(t.Context(), "b"))
-	err := b.Publish(t.Context(), requests(0, 10))
+	err := b.Publish(t.Context(), requests(0, 10), 1)
 	if err == nil || !strings.Contains(err.Error(), "try again in 2m") {
 		t.Fatalf("got error %v", err)
 	}
@@ -133,7 +189,7 @@ func TestPublishLarge(t *testing.T) {
 	for i := range large {
 		large[i].Labels = map[string]string{"note": strings.Repeat("x", 1<<20)}
 	}
-	must(t, b.Publish(t.Context(), large))
+	must(t, b.Publish(t.Context(), large, 1))
 	var got []int64
 	for len(got) < len(large) {
 		d := take(t, b, 512, 0)
@@ -152,7 +208,7 @@ func TestPublishLarge(t *testing.T) {
 	}
 
 	large[7].Labels["note"] = strings.Repeat("x", b.maxRequest())
-	err := b.Publish(t.Context(), large[5:])
+	err := b.Publish(t.Context(), large[5:], 1)
 	if err == nil || !strings.Contains(err.Error(), "item 7 of batch b: the request has") {
 		t.Errorf("got error %v", err)
 	}
@@ -212,7 +268,7 @@ func TestTakeDropsNothingWhenCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		published := make(chan error, 1)
 		go func() {
-			err := b.Publish(context.WithoutCancel(ctx), requests(i, i+1))
+			err := b.Publish(context.WithoutCancel(ctx), requests(i, i+1), 1)
 			cancel()
 			published <- err
 		}()
@@ -464,7 +520,7 @@ func BenchmarkPublish(b *testing.B) {
 	const n = 1000
 	next := int64(0)
 	for b.Loop() {
-		must(b, br.Publish(b.Context(), requests(next, next+n)))
+		must(b, br.Publish(b.Context(), requests(next, next+n), 1))
 		next += n
 	}
 	b.ReportMetric(float64(next)/b.Elapsed().Seconds(), "items/s")
@@ -476,7 +532,7 @@ func BenchmarkTakeAndAck(b *testing.B) {
 	for b.Loop() {
 		if n == published {
 			b.StopTimer()
-			must(b, br.Publish(b.Context(), requests(published, published+20_000)))
+			must(b, br.Publish(b.Context(), requests(published, published+20_000), 1))
 			published += 20_000
 			b.StartTimer()
 		}

@@ -7,9 +7,13 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// indexHeader carries a request's index, so that a request whose payload cannot
-// be read is still known.
-const indexHeader = "Exhume-Index"
+// Headers of requests: the indexes of the first and the last item that the
+// message asks for. They stand beside the payload so that the items of a message
+// whose payload cannot be read are still known.
+const (
+	firstHeader = "Exhume-First"
+	lastHeader  = "Exhume-Last"
+)
 
 // Delivery is one message in hand. Whoever fetched it gives a sign of life at
 // least every Heartbeat until it is settled.
@@ -34,13 +38,15 @@ func delivery(msg *nats.Msg, reclaimed uint64) *Delivery {
 // Data is the message's payload.
 func (d *Delivery) Data() []byte { return d.msg.Data }
 
-// Index is the index that the publisher put beside the payload of a request.
-func (d *Delivery) Index() (int64, bool) {
+// Indexes are the indexes of the first and the last item, as the publisher of a
+// request put them beside its payload.
+func (d *Delivery) Indexes() (first, last int64, ok bool) {
 	if d.msg.Header == nil {
-		return 0, false
+		return 0, 0, false
 	}
-	index, err := strconv.ParseInt(d.msg.Header.Get(indexHeader), 10, 64)
-	return index, err == nil
+	first, err1 := strconv.ParseInt(d.msg.Header.Get(firstHeader), 10, 64)
+	last, err2 := strconv.ParseInt(d.msg.Header.Get(lastHeader), 10, 64)
+	return first, last, err1 == nil && err2 == nil
 }
 
 // PublishedAt is when the message was stored.

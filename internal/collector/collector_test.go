@@ -249,7 +249,7 @@ func BenchmarkPipeline(b *testing.B) {
 					Output: fmt.Sprintf("some/directory/file-%d.txt", index), Actor: "bench",
 				}
 			}
-			must(b, br.Publish(b.Context(), group))
+			must(b, br.Publish(b.Context(), group, 64))
 		}
 		w, err := worker.New(worker.Config{Name: "w"}, workerQueue{br}, br, noop{}, zerolog.Nop())
 		must(b, err)

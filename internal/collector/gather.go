@@ -26,10 +26,10 @@ type gathered struct {
 }
 
 // gather takes the results that are there, waiting for the first, and as long
-// as all their batches expect more, those that come within gatherFor. Without a
+// as all their batches expect more than that, those that come within gatherFor. Without a
 // wait it takes only what is there.
 func (c *Collector) gather(ctx context.Context, wait time.Duration) (g gathered, err error) {
-	coming := map[string]int64{}
+	here := map[string]int64{}
 	var end time.Time
 	for {
 		msgs, err := c.queue.Results(ctx, fetchMessages, wait)
@@ -42,9 +42,9 @@ func (c *Collector) gather(ctx context.Context, wait time.Duration) (g gathered,
 		g.msgs = append(g.msgs, msgs...)
 		for _, r := range c.decode(msgs) {
 			g.results = append(g.results, r)
-			coming[r.Batch]++
+			here[r.Batch]++
 		}
-		if wait = time.Until(end); wait <= 0 || len(g.results) >= gatherResults || !c.expectsMore(coming) {
+		if wait = time.Until(end); wait <= 0 || len(g.results) >= gatherResults || !c.expectsMore(here) {
 			return g, nil
 		}
 	}
@@ -74,11 +74,12 @@ func (c *Collector) expect(s schemas.Summary) {
 	}
 }
 
-// expectsMore says whether all the batches expect more than is coming. A batch
-// that is not known yet does not: it may be a small one, and somebody waits.
-func (c *Collector) expectsMore(coming map[string]int64) bool {
-	for batch, n := range coming {
-		if n >= c.expected[batch] {
+// expectsMore says whether all the batches expect more than is here, so that
+// little is left to record when the last result of a batch comes. A batch that is
+// not known yet does not: it may be a small one, and somebody waits.
+func (c *Collector) expectsMore(here map[string]int64) bool {
+	for batch, n := range here {
+		if n >= c.expected[batch]-n {
 			return false
 		}
 	}
