@@ -152,7 +152,7 @@ func BenchmarkRaw(b *testing.B) {
 			b.Fatal(err)
 		}
 		newGroup := func(s schemas.Settings, n int) (restore.Group, error) { return tree.Group(s, n), nil }
-		r := restore.New(source, archive.Decode, newGroup, restore.Config{})
+		r := restore.New(source, archive.Decode, newGroup, restore.Config{Threads: runtime.NumCPU()})
 		var bytes atomic.Int64
 		var g errgroup.Group
 		g.SetLimit(2) // as many groups as a worker has in hand

@@ -47,6 +47,7 @@ type fleetOptions struct {
 
 // openFleet opens an embedded fleet on the configured archive.
 func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Logger) (_ *fleet, err error) {
+	lendProcessors()
 	f := &fleet{}
 	defer func() {
 		if err != nil {
@@ -183,7 +184,7 @@ func EvidencePath(cfg *Config) string {
 func ledgerPath(cfg *Config) string { return filepath.Join(cfg.Exhume.StateDir, "ledger.sqlite") }
 
 func restoreConfig(cfg *Config) restore.Config {
-	c := restore.Config{Memory: cfg.Exhume.Memory.Bytes()}
+	c := restore.Config{Memory: cfg.Exhume.Memory.Bytes(), Threads: processors}
 	if cfg.Batch.Concurrent == 1 {
 		c.Threads = 1 // the switch back to one item after the other
 	}
