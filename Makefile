@@ -16,8 +16,17 @@ help: ## print this list
 .PHONY: check
 check: format-check vet lint test build ## all that must be green: format, vet, lint, tests, build
 
+# The databases that the tests start themselves. Root or sudo installs them.
+.PHONY: test-deps
+test-deps: ## install what the tests need besides Go, where it is missing (Debian packages)
+	@if ! { ls /usr/lib/postgresql/*/bin/postgres && test -x /usr/sbin/mariadbd && test -x /usr/bin/mariadb-install-db; } >/dev/null 2>&1; then \
+		sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+		$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -qy --no-install-recommends \
+			postgresql mariadb-server-core mariadb-client-core; \
+	fi
+
 .PHONY: test
-test: ## run all tests, with the race detector (those of the whole, which load the disk, last and alone)
+test: test-deps ## run all tests, with the race detector (those of the whole, which load the disk, last and alone)
 	$(GO) test -race -timeout 10m ./cmd/... ./internal/... ./producer/... ./schemas/... ./worker/...
 	$(GO) test -race -timeout 20m ./integration/...
 
