@@ -63,7 +63,8 @@ func TestMariaDB(t *testing.T) {
 
 func TestPostgresURL(t *testing.T) {
 	t.Parallel()
-	if PostgresURL(t) == PostgresURL(t) {
+	first := PostgresURL(t)
+	if second := PostgresURL(t); first == second {
 		t.Error("two databases are one")
 	}
 }

@@ -188,19 +188,18 @@ var shared struct {
 func Main(m *testing.M) {
 	code := m.Run()
 	shared.Lock()
-	defer shared.Unlock()
 	for _, s := range shared.servers {
 		s.remove()
 	}
+	shared.Unlock()
 	os.Exit(code)
 }
 
 // share keeps a server until Main ends.
-func share(s *Server) *Server {
+func share(s *Server) {
 	shared.Lock()
 	defer shared.Unlock()
 	shared.servers = append(shared.servers, s)
-	return s
 }
 
 // program finds an installed program, in the path or in one of the directories.
