@@ -1,6 +1,8 @@
 package app
 
 import (
+	"time"
+
 	"github.com/exhume/exhume/internal/archive"
 	"github.com/exhume/exhume/schemas"
 )
@@ -10,8 +12,9 @@ import (
 //
 // The tags name a setting: toml its key in a file, alias a second key there, env
 // its variable, envAlias a second variable, flag the name of its flag where that
-// is not the key with dashes. What values a setting takes stands
-// in configRules.
+// is not the key with dashes, secret how much of it is hidden: "url" the
+// credentials in it, "all" everything. What values a setting takes stands in
+// configRules.
 type Config struct {
 	Backend     BackendConfig     `toml:"backend"`
 	Logging     LoggingConfig     `toml:"logging"`
@@ -19,6 +22,8 @@ type Config struct {
 	Batch       BatchConfig       `toml:"batch"`
 	Performance PerformanceConfig `toml:"performance"`
 	Exhume      ExhumeConfig      `toml:"exhume"`
+	NATS        NATSConfig        `toml:"nats"`
+	S3          S3Config          `toml:"s3"`
 
 	// File is the configuration file that was read, empty when there was none.
 	File string
@@ -34,7 +39,7 @@ type BackendConfig struct {
 	// the one that URL means.
 	Backend string `toml:"backend" alias:"type" env:"CODEX_ARCHIVE_BACKEND"`
 	// URL is understood by archive.ParseURL. It may hold a password.
-	URL string `toml:"url" env:"CODEX_ARCHIVE_URL" flag:"archive"`
+	URL string `toml:"url" env:"CODEX_ARCHIVE_URL" flag:"archive" secret:"url"`
 }
 
 // LoggingConfig is about the program's own log.
@@ -97,6 +102,57 @@ type ExhumeConfig struct {
 	ArchiveEvents bool `toml:"archive_events" env:"EXHUME_ARCHIVE_EVENTS"`
 	// WorkerName names this process's worker; empty means after the host.
 	WorkerName string `toml:"worker_name" env:"EXHUME_WORKER_NAME"`
+	// LedgerURL is the ledger's PostgreSQL database; empty means a SQLite file
+	// in StateDir. It may hold a password.
+	LedgerURL string `toml:"ledger_url" env:"EXHUME_LEDGER_URL" flag:"ledger" secret:"url"`
+	// SingleRoot is the destination root of requests that are published one at a
+	// time; empty refuses them.
+	SingleRoot string `toml:"single_root" env:"EXHUME_SINGLE_ROOT"`
+	// HTTPListen is where a role answers HTTP, host:port; empty means the role's
+	// own port on loopback, "off" nowhere.
+	HTTPListen string `toml:"http_listen" env:"EXHUME_HTTP_LISTEN"`
+	// StartTimeout bounds how long a role waits for broker and databases when it
+	// starts, DrainTimeout how long it finishes what it has in hand when it stops.
+	StartTimeout Duration `toml:"start_timeout" env:"EXHUME_START_TIMEOUT"`
+	DrainTimeout Duration `toml:"drain_timeout" env:"EXHUME_DRAIN_TIMEOUT"`
+}
+
+// NATSConfig says how the broker is reached. Without URL and Context the roles
+// run with a broker of their own, in the process.
+type NATSConfig struct {
+	// URL is one or several addresses, with commas between.
+	URL string `toml:"url" env:"EXHUME_NATS_URL" flag:"nats" secret:"url"`
+	// Context is the name of a context of the nats command line tool.
+	Context string `toml:"context" env:"EXHUME_NATS_CONTEXT" flag:"context"`
+	// Creds and NKey are files, the others what a server asks for.
+	Creds    string `toml:"creds" env:"EXHUME_NATS_CREDS" flag:"nats-creds"`
+	NKey     string `toml:"nkey" env:"EXHUME_NATS_NKEY" flag:"nats-nkey"`
+	User     string `toml:"user" env:"EXHUME_NATS_USER" flag:"nats-user"`
+	Password string `toml:"password" env:"EXHUME_NATS_PASSWORD" flag:"nats-password" secret:"all"`
+	Token    string `toml:"token" env:"EXHUME_NATS_TOKEN" flag:"nats-token" secret:"all"`
+	// TLSCA, TLSCert and TLSKey are PEM files.
+	TLSCA   string `toml:"tls_ca" env:"EXHUME_NATS_TLS_CA" flag:"nats-tls-ca"`
+	TLSCert string `toml:"tls_cert" env:"EXHUME_NATS_TLS_CERT" flag:"nats-tls-cert"`
+	TLSKey  string `toml:"tls_key" env:"EXHUME_NATS_TLS_KEY" flag:"nats-tls-key"`
+	// Replicas is on how many servers of a cluster streams and buckets are kept.
+	Replicas int `toml:"replicas" env:"EXHUME_NATS_REPLICAS" flag:"nats-replicas"`
+	// Listen is where the broker of 'exhume up' listens, host:port.
+	Listen string `toml:"listen" env:"EXHUME_LISTEN" flag:"listen"`
+}
+
+// S3Config says how object storage is reached, and what of it may be read.
+type S3Config struct {
+	// Endpoint is the server, as a URL; empty means Amazon's. Without keys here,
+	// those of the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY count.
+	Endpoint  string `toml:"endpoint" env:"EXHUME_S3_ENDPOINT" flag:"s3-endpoint"`
+	Region    string `toml:"region" env:"EXHUME_S3_REGION" flag:"s3-region"`
+	AccessKey string `toml:"access_key" env:"EXHUME_S3_ACCESS_KEY" flag:"s3-access-key"`
+	SecretKey string `toml:"secret_key" env:"EXHUME_S3_SECRET_KEY" flag:"s3-secret-key" secret:"all"`
+	// CA is a PEM file.
+	CA string `toml:"ca" env:"EXHUME_S3_CA" flag:"s3-ca"`
+	// Sources are what artifacts may be read from: s3://bucket/prefix and
+	// directories as file:///path, with commas between; empty means nothing.
+	Sources string `toml:"sources" env:"EXHUME_S3_SOURCES" flag:"s3-sources"`
 }
 
 func defaultConfig() Config {
@@ -109,6 +165,9 @@ func defaultConfig() Config {
 		Exhume: ExhumeConfig{
 			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 256 << 20,
 			Overwrite: schemas.OverwriteNever, Mode: 0o644, ArchiveEvents: true,
+			StartTimeout: Duration(time.Minute), DrainTimeout: Duration(30 * time.Second),
 		},
+		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:4222"},
+		S3:   S3Config{Region: "us-east-1"},
 	}
 }

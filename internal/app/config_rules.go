@@ -4,9 +4,11 @@ import (
 	"encoding"
 	"fmt"
 	"math"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/exhume/exhume/internal/archive"
 	"github.com/exhume/exhume/schemas"
@@ -60,6 +62,34 @@ var configRules = map[string]configRule{
 	"exhume.mode":           configMode,
 	"exhume.archive_events": configBool,
 	"exhume.worker_name":    configWorkerName,
+	"exhume.ledger_url": {"empty or a PostgreSQL URL, such as postgresql://user@host/database", func(text string) (any, bool) {
+		at, err := archive.ParseURL(text)
+		return text, text == "" || err == nil && at.Backend == archive.Postgres
+	}},
+	"exhume.single_root":   configAnyText,
+	"exhume.http_listen":   configListen,
+	"exhume.start_timeout": configDuration,
+	"exhume.drain_timeout": configDuration,
+
+	"nats.url":      configAnyText,
+	"nats.context":  configAnyText,
+	"nats.creds":    configAnyText,
+	"nats.nkey":     configAnyText,
+	"nats.user":     configAnyText,
+	"nats.password": configAnyText,
+	"nats.token":    configAnyText,
+	"nats.tls_ca":   configAnyText,
+	"nats.tls_cert": configAnyText,
+	"nats.tls_key":  configAnyText,
+	"nats.replicas": configCount(5),
+	"nats.listen":   configListen,
+
+	"s3.endpoint":   configAnyText,
+	"s3.region":     configAnyText,
+	"s3.access_key": configAnyText,
+	"s3.secret_key": configAnyText,
+	"s3.ca":         configAnyText,
+	"s3.sources":    configAnyText,
 
 	// Some documents call this the number of attempts; the predecessor took it
 	// for the longest delay in seconds.
@@ -86,6 +116,20 @@ var configBool = configRule{
 var configAnyText = configRule{"text", func(text string) (any, bool) { return text, true }}
 
 var configNonEmpty = configRule{"a non-empty text", func(text string) (any, bool) { return text, text != "" }}
+
+var configDuration = configRule{"a duration, such as 30s, 5m or a plain number of seconds, of at most a day", func(text string) (any, bool) {
+	d, ok := configUnmarshal[Duration](text)
+	return d, ok && d >= 0 && d <= Duration(oneDay*time.Second)
+}}
+
+var configListen = configRule{"host:port, such as 127.0.0.1:7700, or off", func(text string) (any, bool) {
+	if text == "" || text == "off" {
+		return text, true
+	}
+	_, port, err := net.SplitHostPort(text)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	return text, err == nil && perr == nil && n <= math.MaxUint16
+}}
 
 var configSeed = configRule{"a whole number", func(text string) (any, bool) {
 	n, err := strconv.Atoi(strings.TrimSpace(text))

@@ -21,8 +21,9 @@ type Setting struct {
 	Value any
 	// Origin is "default", "file PATH", "env NAME" or "flag --NAME".
 	Origin string
-	// Secret says that the value may hold a password.
-	Secret bool
+	// Secret says how much of the value is secret: "" nothing, "url" the
+	// credentials in it, "all" all of it.
+	Secret string
 }
 
 // Settings are all values, in the order of Config.
@@ -32,7 +33,7 @@ func (c *Config) Settings() []Setting {
 	for _, s := range configTables().settings {
 		out = append(out, Setting{
 			Key: s.key, Value: v.FieldByIndex(s.index).Interface(),
-			Origin: c.origins[s.key].String(), Secret: s.key == "backend.url",
+			Origin: c.origins[s.key].String(), Secret: s.secret,
 		})
 	}
 	return out
@@ -45,8 +46,8 @@ func (c *Config) Settings() []Setting {
 func (c *Config) Show(w io.Writer, format string, debug bool) error {
 	settings := c.Settings()
 	for i, s := range settings {
-		if s.Secret && !debug {
-			settings[i].Value = archive.Redact(s.Value.(string))
+		if !debug {
+			settings[i].Value = s.shown()
 		}
 	}
 	switch format {
@@ -56,6 +57,23 @@ func (c *Config) Show(w io.Writer, format string, debug bool) error {
 		return showTable(w, settings)
 	}
 	return fmt.Errorf("format %q is not one of json, table", format)
+}
+
+// shown is the value without its secrets.
+func (s *Setting) shown() any {
+	text, _ := s.Value.(string)
+	switch {
+	case text == "":
+	case s.Secret == "url":
+		parts := strings.Split(text, ",") // several servers
+		for i := range parts {
+			parts[i] = archive.Redact(parts[i])
+		}
+		return strings.Join(parts, ",")
+	case s.Secret == "all":
+		return "***"
+	}
+	return s.Value
 }
 
 func (c *Config) showJSON(w io.Writer, settings []Setting) error {

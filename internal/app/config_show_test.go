@@ -3,8 +3,10 @@ package app
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,14 +87,15 @@ func TestConfigSettings(t *testing.T) {
 	if problems != "" {
 		t.Fatal(problems)
 	}
+	secrets := map[string]string{
+		"backend.url": "url", "exhume.ledger_url": "url", "nats.url": "url",
+		"nats.password": "all", "nats.token": "all", "s3.secret_key": "all",
+	}
 	var keys []string
 	for _, s := range c.Settings() {
 		keys = append(keys, s.Key)
-		if s.Secret != (s.Key == "backend.url") {
-			t.Errorf("%s: secret %v", s.Key, s.Secret)
-		}
-		if s.Secret && s.Value != "postgres://u:lion@db/x" {
-			t.Errorf("%s = %v", s.Key, s.Value)
+		if s.Secret != secrets[s.Key] {
+			t.Errorf("%s: secret %q", s.Key, s.Secret)
 		}
 	}
 	want := []string{
@@ -100,6 +103,10 @@ func TestConfigSettings(t *testing.T) {
 		"retry.enabled", "retry.max_attempts", "retry.initial_delay", "retry.max_delay", "retry.multiplier", "retry.jitter", "retry.seed",
 		"batch.concurrent", "batch.progress_interval", "batch.results_path", "performance.enabled", "performance.emit_to_evidence",
 		"exhume.state_dir", "exhume.evidence_dir", "exhume.memory", "exhume.overwrite", "exhume.mode", "exhume.archive_events", "exhume.worker_name",
+		"exhume.ledger_url", "exhume.single_root", "exhume.http_listen", "exhume.start_timeout", "exhume.drain_timeout",
+		"nats.url", "nats.context", "nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token",
+		"nats.tls_ca", "nats.tls_cert", "nats.tls_key", "nats.replicas", "nats.listen",
+		"s3.endpoint", "s3.region", "s3.access_key", "s3.secret_key", "s3.ca", "s3.sources",
 	}
 	if diff := cmp.Diff(want, keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
@@ -107,6 +114,28 @@ func TestConfigSettings(t *testing.T) {
 	for _, key := range keys {
 		if configRules[key].parse == nil {
 			t.Errorf("%s has no rule", key)
+		}
+	}
+}
+
+// No secret is shown unless it is asked for.
+func TestConfigShowHidesSecrets(t *testing.T) {
+	t.Parallel()
+	c, problems := loadDoc(t, "", "CODEX_ARCHIVE_URL=postgres://u:lion@db/x", "EXHUME_LEDGER_URL=postgresql://u:lion@db/y",
+		"EXHUME_NATS_URL=nats://u:lion@a:4222,nats://u:lion@b:4222", "EXHUME_NATS_PASSWORD=lion", "EXHUME_NATS_TOKEN=lion", "EXHUME_S3_SECRET_KEY=lion")
+	if problems != "" {
+		t.Fatal(problems)
+	}
+	for _, format := range []string{"json", "table"} {
+		var hidden, open bytes.Buffer
+		if err := errors.Join(c.Show(&hidden, format, false), c.Show(&open, format, true)); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(hidden.String(), "lion") || !strings.Contains(hidden.String(), "@b:4222") {
+			t.Error(hidden.String())
+		}
+		if n := strings.Count(open.String(), "lion"); n != 7 {
+			t.Errorf("%d secrets in %s", n, open.String())
 		}
 	}
 }

@@ -10,9 +10,11 @@ import (
 
 // configSetting is one value of Config.
 type configSetting struct {
-	key   string // section.name
-	flag  string // what the command line calls it: --name
-	index []int  // of the field in Config
+	key  string // section.name
+	flag string // what the command line calls it: --name
+	// secret is how much of it is hidden.
+	secret string
+	index  []int // of the field in Config
 }
 
 // configName is one of the names of a setting: the one it has in a file and in
@@ -58,7 +60,7 @@ var configTables = sync.OnceValue(func() *configTable {
 // addSection adds the settings of a section and gives the fields of its shape.
 func (t *configTable) addSection(section string, of reflect.StructField, n int) (shape []reflect.StructField) {
 	for f := range of.Type.Fields() {
-		s := &configSetting{section + "." + f.Tag.Get("toml"), configFlag(f.Tag), slices.Concat(of.Index, f.Index)}
+		s := &configSetting{section + "." + f.Tag.Get("toml"), configFlag(f.Tag), f.Tag.Get("secret"), slices.Concat(of.Index, f.Index)}
 		t.settings = append(t.settings, s)
 		add := func(toml, env, key string, rule configRule) {
 			t.names = append(t.names, configName{s, key, env, rule, []int{n, len(shape)}})

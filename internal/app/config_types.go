@@ -2,8 +2,10 @@ package app
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ByteSize is a number of bytes, written as 64MiB, 1GiB, 512m or 1048576. The
@@ -71,4 +73,25 @@ func (m *FileMode) UnmarshalText(text []byte) error {
 	}
 	*m = FileMode(n)
 	return nil
+}
+
+// Duration is a length of time in a configuration.
+type Duration time.Duration
+
+// String writes the duration so that UnmarshalText reads the same from it.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText is String.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads a duration: Go's form, or a plain number of seconds.
+func (d *Duration) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	if n, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(n) < math.MaxInt32 {
+		*d = Duration(n * float64(time.Second))
+		return nil
+	}
+	v, err := time.ParseDuration(s)
+	*d = Duration(v)
+	return err
 }
