@@ -37,10 +37,11 @@ func samples() map[string]any {
 		"request-group": RequestGroup{Batch: "b-1", First: index, Published: at, NotBefore: at, Items: []RequestItem{{
 			Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Labels: request.Labels,
 		}}},
-		"result-group": ResultGroup{Batch: "b-1", Worker: "w-1", Results: []Result{result}},
-		"batch":        batch,
-		"summary":      Summary{Batch: batch, Counts: counts},
-		"retry":        Retry{Attempts: 1, Causes: []Code{CodeArchiveBusy}, LastError: "locked", NextTry: at},
+		"result-group":   ResultGroup{Batch: "b-1", Worker: "w-1", Results: []Result{result}},
+		"batch":          batch,
+		"summary":        Summary{Batch: batch, Counts: counts},
+		"single-request": SingleRequest{Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Labels: request.Labels},
+		"retry":          Retry{Attempts: 1, Causes: []Code{CodeArchiveBusy}, LastError: "locked", NextTry: at},
 		"evidence": Record{
 			Action: ActionRestore, Actor: "ops", Attempt: 1, Backend: "sqlite", Batch: "b-1", Code: CodeTooLarge, CompressedSize: 21,
 			Counts: &counts, DecompressionMS: &ms, DurationMS: &ms, Index: &index, Manifest: "m.json", ManifestSHA256: sum,

@@ -46,9 +46,9 @@ var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 // CheckName says whether s can name a batch or a worker. Both become a token of
 // a NATS subject and a key of a bucket, so the alphabet is theirs: a letter or
 // digit first, then letters, digits, '-' and '_', 64 characters at most. "latest"
-// and "single" have meanings of their own.
+// and Single have meanings of their own.
 func CheckName(s string) error {
-	if s == "latest" || s == "single" {
+	if s == "latest" || s == Single {
 		return fmt.Errorf("name %q is reserved", s)
 	}
 	if !name.MatchString(s) {

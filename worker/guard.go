@@ -40,6 +40,7 @@ func newGuard(r Restorer, cfg Config, log zerolog.Logger) *guard {
 		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			log.Warn().Stringer("from", from).Stringer("to", to).Msg("archive breaker")
+			cfg.Observer.Breaker(to.String())
 		},
 	})}
 }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -69,6 +70,9 @@ func decode(batch string, msgs []Message) (d decoded) {
 // and index only, and there are none when not even those are known. What stands
 // beside the payload counts for more than what is in it.
 func (t *taken) decode(batch string) ([]schemas.Request, error) {
+	if batch == schemas.Single {
+		return t.decodeSingle()
+	}
 	var g schemas.RequestGroup
 	err := json.Unmarshal(t.Data(), &g)
 	from, to, beside := t.Indexes()
@@ -106,6 +110,41 @@ func (t *taken) decode(batch string) ([]schemas.Request, error) {
 		t.retryAt = g.NotBefore
 	}
 	return requests, err
+}
+
+// decodeSingle reads a message that asks for one item and that anybody may have
+// published.
+func (t *taken) decodeSingle() ([]schemas.Request, error) {
+	t.items = 1
+	id, index := t.Single()
+	r := schemas.Request{Batch: schemas.Single, Index: index, Published: t.PublishedAt()}
+	var s schemas.SingleRequest
+	err := json.Unmarshal(t.Data(), &s)
+	if err == nil {
+		r.Tombstone, r.Output, r.Actor, r.Labels = s.Tombstone, s.Output, s.Actor, s.Labels
+	}
+	switch {
+	case err != nil:
+	case s.Tombstone == "":
+		err = errors.New("it names no tombstone")
+	case s.Output == "":
+		err = errors.New("it names no output")
+	case s.Actor == "":
+		err = errors.New("it names no actor")
+	case !schemas.CheckRequestID(id):
+		err = fmt.Errorf("its id %q is not 1 to 64 letters, digits, '-' and '_'", id)
+	}
+	if !schemas.CheckRequestID(id) {
+		id = fmt.Sprintf("seq-%d", index)
+	}
+	if r.Labels == nil {
+		r.Labels = map[string]string{}
+	}
+	r.Labels[schemas.LabelRequestID] = id
+	if err != nil {
+		err = fault.New(schemas.CodeBadRequest, "request cannot be understood: %w; payload %s", err, quote(t.Data()))
+	}
+	return []schemas.Request{r}, err
 }
 
 // itemsOf is how many items a message asks for by what stands beside it, at

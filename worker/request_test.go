@@ -13,11 +13,13 @@ import (
 type fakeMessage struct {
 	data        string
 	first, last int64 // beside it, unless first is negative
+	id          string
 }
 
 func (m fakeMessage) Data() []byte                  { return []byte(m.data) }
 func (m fakeMessage) Indexes() (_, _ int64, _ bool) { return m.first, m.last, m.first >= 0 }
 func (m fakeMessage) PublishedAt() time.Time        { return time.Unix(1, 0) }
+func (m fakeMessage) Single() (string, int64)       { return m.id, 77 }
 func (m fakeMessage) Redelivered() bool             { return false }
 func (m fakeMessage) Ack() error                    { return nil }
 func (m fakeMessage) Nak(time.Duration) error       { return nil }
@@ -56,7 +58,7 @@ func TestDecode(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			d := decode("b", []Message{fakeMessage{c.data, c.first, c.last}})
+			d := decode("b", []Message{fakeMessage{data: c.data, first: c.first, last: c.last}})
 			want := map[string][3]int{"good": {c.items, 0, 0}, "bad": {0, c.items, 0}, "foreign": {0, 0, 1}}[c.want]
 			if got := [3]int{len(d.good), len(d.bad), len(d.foreign)}; got != want || len(d.failed) != len(d.bad) {
 				t.Fatalf("got %v items, want %v; failed %v", got, want, d.failed)
@@ -91,13 +93,44 @@ func TestDecodeEarly(t *testing.T) {
 		}
 		return string(data)
 	}
-	later := fakeMessage{text(time.Now().Add(time.Hour)), 3, 3}
-	d := decode("b", []Message{later, redelivered{later}, fakeMessage{text(time.Now()), 3, 3}})
+	later := fakeMessage{data: text(time.Now().Add(time.Hour)), first: 3, last: 3}
+	d := decode("b", []Message{later, redelivered{later}, fakeMessage{data: text(time.Now()), first: 3, last: 3}})
 	if len(d.early) != 1 || len(d.good) != 2 || len(d.msgs) != 2 {
 		t.Fatalf("early %d, good %d", len(d.early), len(d.good))
 	}
 	if h := d.good[1]; !h.request.Published.Equal(time.Unix(7, 0)) || !mayHavePast(h.of, "") {
 		t.Errorf("got %+v", h)
+	}
+}
+
+// A request that somebody published alone always gets a result, which names it.
+func TestDecodeSingle(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, data, id, wantID, problem string
+	}{
+		{"whole", `{"tombstone":"t","output":"o","actor":"a","labels":{"k":"v"},"more":1}`, "x-1", "x-1", ""},
+		{"no JSON", "\xff", "x-1", "x-1", "invalid character"},
+		{"wrong type", `{"tombstone":7}`, "x-1", "x-1", "cannot unmarshal"},
+		{"no tombstone", `{"output":"o","actor":"a"}`, "x-1", "x-1", "no tombstone"},
+		{"no output", `{"tombstone":"t","actor":"a"}`, "x-1", "x-1", "no output"},
+		{"no actor", `{"tombstone":"t","output":"o"}`, "x-1", "x-1", "no actor"},
+		{"bad id", `{"tombstone":"t","output":"o","actor":"a"}`, "a.>", "seq-77", `its id "a.>"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			d := decode(schemas.Single, []Message{fakeMessage{data: c.data, first: -1, id: c.id}})
+			items := append(d.good, d.bad...)
+			if len(items) != 1 || (len(d.good) == 1) != (c.problem == "") {
+				t.Fatalf("got %+v", d)
+			}
+			if r := items[0].request; r.Batch != schemas.Single || r.Index != 77 || r.Labels[schemas.LabelRequestID] != c.wantID {
+				t.Errorf("got %+v", r)
+			}
+			if len(d.failed) == 1 && (d.failed[0].Code != schemas.CodeBadRequest || !strings.Contains(d.failed[0].Detail, c.problem)) {
+				t.Errorf("got %+v", d.failed[0])
+			}
+		})
 	}
 }
 
@@ -110,7 +143,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"batch":"b","FIRST":3e2,"items":[{}]}`), int64(-1), int64(0))
 	f.Add([]byte(`{"batch":{},"first":-0,"items":[]}`), int64(5), int64(9))
 	f.Fuzz(func(t *testing.T, data []byte, first, last int64) {
-		d := decode("b", []Message{fakeMessage{string(data), max(first, -1), last}})
+		d := decode("b", []Message{fakeMessage{data: string(data), first: max(first, -1), last: last}})
 		beside := first >= 0 && last >= first && last-first < schemas.MaxRequests
 		switch n := len(d.good) + len(d.bad); {
 		case len(d.failed) != len(d.bad), len(d.foreign) > 0 && n > 0, len(d.foreign)+len(d.early)+n == 0:

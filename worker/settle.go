@@ -34,6 +34,9 @@ func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message
 		w.log.Error().Str("batch", b.ID).Str("payload", quote(m.Data())).Msg("message is no request and names no item; passed over")
 		_ = m.Ack()
 	}
+	n := len(d.good) + len(d.bad)
+	w.cfg.Observer.InHand(n)
+	defer w.cfg.Observer.InHand(-n)
 	requests := make([]schemas.Request, len(d.good))
 	for i := range d.good {
 		requests[i] = d.good[i].request
@@ -74,6 +77,7 @@ func (w *Worker) settle(ctx, stop context.Context, batch string, msgs []Message,
 		if err := w.insist(ctx, stop, "store results", func() error { return w.queue.PublishResults(ctx, group) }); err != nil {
 			return err
 		}
+		w.cfg.Observer.Settled(d.final)
 	}
 	later, err := w.tryAgain(ctx, stop, d)
 	if err != nil {
@@ -105,6 +109,7 @@ func (w *Worker) tryAgain(ctx, stop context.Context, d decisions) (later map[Mes
 		if err != nil {
 			return nil, err
 		}
+		w.cfg.Observer.Retried(a.retry.Causes[len(a.retry.Causes)-1])
 		w.log.Info().Str("request", r.ID()).Int("attempt", a.retry.Attempts).Dur("delay", a.delay).
 			Str("cause", a.retry.LastError).Msg("will be tried again")
 		switch m := a.item.of; {

@@ -23,6 +23,9 @@ type Message interface {
 	// Indexes are the indexes of the first and the last item that it asks for,
 	// as they stand beside the payload, if they do.
 	Indexes() (first, last int64, ok bool)
+	// Single tells of a message that somebody published alone, on the subject of
+	// schemas.Single, the request's id and the item's index.
+	Single() (requestID string, index int64)
 	// PublishedAt is when the broker stored the message.
 	PublishedAt() time.Time
 	// Redelivered says whether the message may have been delivered before.
@@ -62,6 +65,27 @@ type Restorer interface {
 	Restore(ctx context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error)
 }
 
+// Observer is told what a worker does. Its methods are called by several
+// goroutines and must return at once.
+type Observer interface {
+	// InHand: so many items were taken, or, below zero, have left.
+	InHand(delta int)
+	// Settled: these results are final and stored.
+	Settled(results []schemas.Result)
+	// Retried: an attempt failed with the code and will be repeated.
+	Retried(code schemas.Code)
+	// Breaker: the breaker in front of the archive is closed, half-open or open.
+	Breaker(state string)
+}
+
+// unobserved is an Observer that does not look.
+type unobserved struct{}
+
+func (unobserved) InHand(int)               {}
+func (unobserved) Settled([]schemas.Result) {}
+func (unobserved) Retried(schemas.Code)     {}
+func (unobserved) Breaker(string)           {}
+
 // Config says how a worker works. The zero value of each field but Name works.
 type Config struct {
 	// Name is the worker's name in subjects and results; see schemas.CheckName.
@@ -86,6 +110,8 @@ type Config struct {
 	Retry RetryPolicy
 	// Ping probes the archive; nil means that it is never probed but tried.
 	Ping func(context.Context) error
+	// Observer is told what the worker does; nil tells nobody.
+	Observer Observer
 }
 
 func (c Config) withDefaults() Config {
@@ -100,6 +126,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 10 * time.Minute
+	}
+	if c.Observer == nil {
+		c.Observer = unobserved{}
 	}
 	if c.Ping == nil {
 		c.Ping = func(context.Context) error { return nil }

@@ -173,7 +173,10 @@ func (f *fleet) run(stop context.Context) error {
 	}()
 	err := f.worker.Run(working)
 	stopCollector()
-	return errors.Join(err, <-collected)
+	if cerr := <-collected; cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	return errors.Join(err, f.collector.Drain(context.WithoutCancel(stop)))
 }
 
 // EvidencePath is the evidence log's file.

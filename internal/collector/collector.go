@@ -26,8 +26,18 @@ type Queue interface {
 	Results(ctx context.Context, n int, wait time.Duration) ([]Message, error)
 	// Retire removes a batch that has ended from the broker.
 	Retire(ctx context.Context, id string) error
-	// Announce tells whoever listens that a batch has ended.
+	// Announce tells whoever listens that a batch has ended, AnnounceItem the
+	// result of a single request.
 	Announce(s schemas.Summary) error
+	AnnounceItem(r schemas.Result) error
+}
+
+// Observer is told what a collector does. Its methods must return at once.
+type Observer interface {
+	// Recorded: these results are in ledger and evidence.
+	Recorded(results []schemas.Result)
+	// Ended: a batch ended in this state.
+	Ended(s schemas.State)
 }
 
 // Event is one restoration to be noted in the archive.
@@ -53,6 +63,8 @@ type Collector struct {
 	log     zerolog.Logger
 	// Changed, if set before Run, is told of each batch that changed.
 	Changed func(schemas.Summary)
+	// Observer, if set before Run, is told what the collector does.
+	Observer Observer
 	// expected is how many results are still to come, by active batch.
 	expected map[string]int64
 }
@@ -64,21 +76,13 @@ func New(b *Book, q Queue, a Archive, log zerolog.Logger) *Collector {
 	}
 }
 
-// Run records results until the context ends, then those that are there
-// already. An error means that ledger, evidence or archive cannot be written:
-// nothing is lost then, the results stay in their stream.
+// Run records results until the context ends. An error means that ledger,
+// evidence or archive cannot be written: nothing is lost then, the results stay
+// in their stream.
 func (c *Collector) Run(ctx context.Context) error {
-	work := context.WithoutCancel(ctx)
-	for {
-		draining := ctx.Err() != nil
-		var g gathered
-		var err error
-		if draining {
-			g, err = c.gather(work, 0) // what is there already
-		} else {
-			g, err = c.gather(ctx, idleWait)
-		}
-		if err != nil && !draining {
+	for ctx.Err() == nil {
+		g, err := c.gather(ctx, idleWait)
+		if err != nil && ctx.Err() == nil {
 			c.log.Warn().Err(err).Msg("cannot take results; trying again")
 			pause(ctx, time.Second)
 		}
@@ -86,7 +90,20 @@ func (c *Collector) Run(ctx context.Context) error {
 			if err := c.collect(ctx, g); err != nil {
 				return err
 			}
-		} else if draining {
+		}
+	}
+	return nil
+}
+
+// Drain records the results that are there already, and is for after Run, when
+// nobody makes any more. Its error is as Run's.
+func (c *Collector) Drain(ctx context.Context) error {
+	for {
+		g, err := c.gather(ctx, 0)
+		if len(g.msgs) == 0 {
+			return err
+		}
+		if err := c.collect(ctx, g); err != nil {
 			return err
 		}
 	}
@@ -109,9 +126,13 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 		c.expect(s)
 		c.Changed(s)
 	}
+	if c.Observer != nil {
+		c.Observer.Recorded(g.results)
+	}
 	if err := c.note(ctx, touched, g.results); err != nil {
 		return err
 	}
+	c.answer(g.results)
 	for _, s := range touched {
 		if err := c.FinishIfDone(work, s); err != nil {
 			return err
@@ -123,6 +144,18 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 		}
 	}
 	return nil
+}
+
+// answer announces the results of single requests to those who made them.
+func (c *Collector) answer(results []schemas.Result) {
+	for _, r := range results {
+		if r.Batch != schemas.Single {
+			continue
+		}
+		if err := c.queue.AnnounceItem(r); err != nil {
+			c.log.Warn().Err(err).Str("request", r.Labels[schemas.LabelRequestID]).Msg("cannot announce a result")
+		}
+	}
 }
 
 // note notes the restorations among the results in the archive.
@@ -165,6 +198,9 @@ func (c *Collector) FinishIfDone(ctx context.Context, s schemas.Summary) error {
 		c.log.Warn().Err(err).Str("batch", s.ID).Msg("cannot announce the end of the batch")
 	}
 	c.Changed(s)
+	if c.Observer != nil {
+		c.Observer.Ended(s.State)
+	}
 	return nil
 }
 

@@ -58,6 +58,7 @@ func until(t testing.TB, c *Collector, changed func(schemas.Summary) bool) {
 		}
 	}
 	must(t, c.Run(ctx))
+	must(t, c.Drain(t.Context()))
 }
 
 func TestCollect(t *testing.T) {

@@ -50,6 +50,9 @@ func eventPrefix(b schemas.Batch) (id uuid.UUID) {
 // eventID is the id of the event that item index of a batch was restored, the
 // same whenever it is asked for, growing with the index.
 func eventID(prefix uuid.UUID, index int64) string {
+	if index >= 1<<40 { // of a single request: a sequence number, for which there is no room
+		return uuid.NewHash(sha256.New(), prefix, binary.BigEndian.AppendUint64(nil, uint64(index)), 8).String()
+	}
 	prefix[11] = byte(index >> 32)
 	binary.BigEndian.PutUint32(prefix[12:], uint32(index))
 	return prefix.String()

@@ -65,6 +65,8 @@ func (c *Collector) decode(msgs []Message) (results []schemas.Result) {
 // expect remembers how many results of a batch are still to come.
 func (c *Collector) expect(s schemas.Summary) {
 	switch {
+	case s.ID == schemas.Single:
+		// Somebody waits for each of them.
 	case s.State == schemas.StateOpen:
 		c.expected[s.ID] = math.MaxInt64
 	case s.Open() > 0:
