@@ -1,0 +1,117 @@
+package console
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/exhume/exhume/schemas"
+)
+
+// Metrics count what the roles of a process do. They are safe for concurrent
+// use.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	results  *prometheus.CounterVec
+	bytes    prometheus.Counter
+	attempts *prometheus.CounterVec
+	stages   map[string]prometheus.Observer
+	inHand   prometheus.Gauge
+	breaker  *prometheus.GaugeVec
+	recorded *prometheus.CounterVec
+	batches  *prometheus.CounterVec
+}
+
+// stageBuckets are seconds: a group of small files takes tens of milliseconds, a
+// large artifact minutes, a queue hours.
+var stageBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200}
+
+// NewMetrics makes the metrics of a process.
+func NewMetrics() *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		results: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "exhume_worker_results_total", Help: "Final results of items, by outcome and error code.",
+		}, []string{"outcome", "code"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "exhume_worker_restored_bytes_total", Help: "Sizes of the items that were restored.",
+		}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "exhume_worker_failed_attempts_total", Help: "Attempts that failed and will be repeated, by error code.",
+		}, []string{"code"}),
+		inHand: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "exhume_worker_items_in_hand", Help: "Items that this worker holds.",
+		}),
+		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "exhume_worker_breaker_state", Help: "1 for the state that the breaker in front of the archive is in.",
+		}, []string{"state"}),
+		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "exhume_collector_recorded_total", Help: "Results recorded in ledger and evidence, by outcome and error code.",
+		}, []string{"outcome", "code"}),
+		batches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "exhume_collector_batches_ended_total", Help: "Batches that ended, by state.",
+		}, []string{"state"}),
+		stages: map[string]prometheus.Observer{},
+	}
+	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "exhume_worker_stage_seconds", Help: "Where an item's time went; work that a group shares counts in full for each item.", Buckets: stageBuckets,
+	}, []string{"stage"})
+	for _, stage := range []string{"queue", "read", "decode", "write", "total"} {
+		m.stages[stage] = stages.WithLabelValues(stage)
+	}
+	m.registry.MustRegister(m.results, m.bytes, m.attempts, stages, m.inHand, m.breaker, m.recorded, m.batches,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.Breaker("closed")
+	return m
+}
+
+// Gauge adds a figure that is asked for whenever metrics are read. It must
+// answer soon.
+func (m *Metrics) Gauge(name, help string, read func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+}
+
+// InHand counts items that a worker takes, or, below zero, gives away.
+func (m *Metrics) InHand(delta int) { m.inHand.Add(float64(delta)) }
+
+// Settled counts final results of a worker.
+func (m *Metrics) Settled(results []schemas.Result) {
+	for i := range results {
+		r := &results[i]
+		m.results.WithLabelValues(string(r.Outcome), string(r.Code)).Inc()
+		if r.Outcome == schemas.OutcomeRestored {
+			m.bytes.Add(float64(r.Size))
+		}
+		d := &r.Durations
+		for stage, ms := range map[string]float64{"queue": d.Queue, "read": d.Read, "decode": d.Decode, "write": d.Write, "total": d.Total} {
+			m.stages[stage].Observe(ms / 1000)
+		}
+	}
+}
+
+// Retried counts a failed attempt that will be repeated.
+func (m *Metrics) Retried(code schemas.Code) { m.attempts.WithLabelValues(string(code)).Inc() }
+
+// breakerStates are the states of gobreaker.
+var breakerStates = []string{"closed", "half-open", "open"}
+
+// Breaker notes the state of the breaker in front of the archive.
+func (m *Metrics) Breaker(state string) {
+	for _, s := range breakerStates {
+		v := 0.0
+		if s == state {
+			v = 1
+		}
+		m.breaker.WithLabelValues(s).Set(v)
+	}
+}
+
+// Recorded counts results that a collector recorded.
+func (m *Metrics) Recorded(results []schemas.Result) {
+	for i := range results {
+		m.recorded.WithLabelValues(string(results[i].Outcome), string(results[i].Code)).Inc()
+	}
+}
+
+// Ended counts a batch that ended.
+func (m *Metrics) Ended(s schemas.State) { m.batches.WithLabelValues(string(s)).Inc() }
