@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +68,7 @@ func TestDecode(t *testing.T) {
 			if c.want == "good" {
 				first = 3
 			}
-			for i, h := range append(d.good, d.bad...) {
+			for i, h := range slices.Concat(d.good, d.bad) {
 				if h.request.Batch != "b" || h.request.Index != first+int64(i) || !h.request.Published.Equal(time.Unix(1, 0)) || h.of.items != c.items {
 					t.Errorf("got %+v", h)
 				}
@@ -120,7 +121,7 @@ func TestDecodeSingle(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			d := decode(schemas.Single, []Message{fakeMessage{data: c.data, first: -1, id: c.id}})
-			items := append(d.good, d.bad...)
+			items := slices.Concat(d.good, d.bad)
 			if len(items) != 1 || (len(d.good) == 1) != (c.problem == "") {
 				t.Fatalf("got %+v", d)
 			}
@@ -151,7 +152,7 @@ func FuzzDecode(f *testing.F) {
 		case beside && len(d.early) == 0 && int64(n) != last-first+1:
 			t.Errorf("%d items, want those from %d to %d", n, first, last)
 		}
-		for i, h := range append(d.good, d.bad...) {
+		for i, h := range slices.Concat(d.good, d.bad) {
 			if h.request.Index < 0 || h.request.Batch != "b" || beside && h.request.Index != first+int64(i) {
 				t.Errorf("got %+v", h.request)
 			}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message
 		w.handBack(d.msgs)
 		return
 	}
-	items, results := append(d.good, d.bad...), append(results, d.failed...)
+	items, results := slices.Concat(d.good, d.bad), append(results, d.failed...)
 	for i := range results {
 		r := &results[i]
 		r.Worker, r.Detail = w.cfg.Name, oneLine(r.Detail)
