@@ -20,3 +20,10 @@ func JSONSchemas() []string {
 
 // JSONSchema gives one JSON Schema, or fs.ErrNotExist.
 func JSONSchema(name string) ([]byte, error) { return files.ReadFile(name + ".schema.json") }
+
+//go:embed asyncapi.json
+var asyncAPI []byte
+
+// AsyncAPI gives the AsyncAPI 3 document of all messages. Its payloads refer to
+// the JSON Schemas beside it.
+func AsyncAPI() []byte { return asyncAPI }

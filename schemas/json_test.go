@@ -37,6 +37,7 @@ func samples() map[string]any {
 		"request-group": RequestGroup{Batch: "b-1", First: index, Published: at, NotBefore: at, Items: []RequestItem{{
 			Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Labels: request.Labels,
 		}}},
+		"result":         result,
 		"result-group":   ResultGroup{Batch: "b-1", Worker: "w-1", Results: []Result{result}},
 		"batch":          batch,
 		"summary":        Summary{Batch: batch, Counts: counts},
@@ -115,22 +116,30 @@ func TestRecordIsSorted(t *testing.T) {
 	}
 }
 
+// compile compiles the schema of a name, with all the others that it may refer to.
 func compile(t *testing.T, name string) *jsonschema.Schema {
 	t.Helper()
-	text, err := JSONSchema(name)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	if err := c.AddResource(name, decoded(t, text)); err != nil {
-		t.Fatal(err)
+	for _, n := range JSONSchemas() {
+		text, err := JSONSchema(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.AddResource(schemaID(n), decoded(t, text)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	s, err := c.Compile(name)
+	s, err := c.Compile(schemaID(name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// schemaID is where a schema says that it is found.
+func schemaID(name string) string {
+	return "https://github.com/exhume/exhume/schemas/" + name + ".schema.json"
 }
 
 func decoded(t *testing.T, text []byte) any {

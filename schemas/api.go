@@ -1,0 +1,141 @@
+package schemas
+
+import "time"
+
+// Subjects of the control API, a NATS micro service that collectors share. Each
+// takes one JSON message and answers with one:
+//
+//	APIBatchOpen     Batch         Summary
+//	APIBatchSeal     BatchSeal     Summary
+//	APIBatchGet      BatchRef      BatchReport
+//	APIBatchList     BatchList     BatchListing
+//	APIBatchResults  ResultsQuery  ResultsPage
+//	APIBatchWhy      BatchRef      Whereabouts
+//
+// An answer that is an error has the code in the header Nats-Service-Error-Code,
+// its text in Nats-Service-Error, and an APIError in its body.
+const (
+	SubjectsAPI     = "exhume.api.>"
+	APIBatchOpen    = "exhume.api.batch.open"
+	APIBatchSeal    = "exhume.api.batch.seal"
+	APIBatchGet     = "exhume.api.batch.get"
+	APIBatchList    = "exhume.api.batch.list"
+	APIBatchResults = "exhume.api.batch.results"
+	APIBatchWhy     = "exhume.api.batch.why"
+)
+
+// ItemEventSubject is the subject on which the result of one request is
+// announced, for those who asked for just that item. The id is the request's.
+func ItemEventSubject(id string) string { return "exhume.event.item." + id }
+
+// Codes of errors that are about no item but about the fleet.
+const (
+	CodeBatchNotFound Code = "batch_not_found"
+	CodeNoCollector   Code = "no_collector"
+	CodeBrokerDown    Code = "broker_down"
+)
+
+func init() {
+	codes = append(codes,
+		CodeInfo{CodeBatchNotFound, ClassPermanent, "there is no such batch",
+			"'exhume batch list' shows which there are; a unique beginning of the id is enough, and 'latest' is the newest"},
+		CodeInfo{CodeNoCollector, ClassBackendDown, "no collector answers",
+			"is one running? start it with 'exhume collector', or everything at once with 'exhume up'"},
+		CodeInfo{CodeBrokerDown, ClassBackendDown, "the broker does not answer",
+			"check that the NATS server runs and that its URL is right; 'exhume doctor' looks closer"},
+	)
+}
+
+// APIError is the body of an answer that is an error.
+type APIError struct {
+	Code Code `json:"code"`
+	// Detail is one line for people, without secrets.
+	Detail string `json:"detail"`
+}
+
+// BatchSeal says that all requests of a batch are published.
+type BatchSeal struct {
+	ID string `json:"id"`
+	// Total is the true number of the batch's items.
+	Total int64 `json:"total"`
+	// ManifestSHA256 is the digest of the manifest's bytes, lower-case hex.
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
+}
+
+// BatchRef means one batch: by its id, the beginning of just one id, or "latest".
+type BatchRef struct {
+	Ref string `json:"ref"`
+}
+
+// BatchReport is all that is known about a batch as a whole.
+type BatchReport struct {
+	Summary
+	// OpenItems is how many items have no result yet; see Summary.Open.
+	OpenItems int64 `json:"open"`
+	// FailedByCode counts the failed items by their code.
+	FailedByCode map[Code]int64 `json:"failed_by_code,omitempty"`
+}
+
+// BatchList asks for batches, newest first.
+type BatchList struct {
+	// Limit is how many are wanted, 0 for all. Skip leaves out the newest.
+	Limit int `json:"limit,omitempty"`
+	Skip  int `json:"skip,omitempty"`
+}
+
+// BatchListing answers BatchList. More says that there are more than fit into
+// the message: ask again and skip those that are known.
+type BatchListing struct {
+	Batches []Summary `json:"batches"`
+	More    bool      `json:"more,omitempty"`
+}
+
+// MaxResultsPage is how many results one ResultsPage has at most.
+const MaxResultsPage = 1000
+
+// ResultsQuery asks for results of a batch in the order of their indexes.
+type ResultsQuery struct {
+	// Batch is a reference; see BatchRef.
+	Batch string `json:"batch"`
+	// From is the first index that is wanted.
+	From int64 `json:"from,omitempty"`
+	// Limit is how many are wanted; 0 means MaxResultsPage, which is the most.
+	Limit int `json:"limit,omitempty"`
+	// Outcome and Code, if set, leave out all others.
+	Outcome Outcome `json:"outcome,omitempty"`
+	Code    Code    `json:"code,omitempty"`
+}
+
+// ResultsPage answers ResultsQuery. It may have fewer results than were asked
+// for, because a message has a limit.
+type ResultsPage struct {
+	// Batch is the batch's whole id.
+	Batch   string   `json:"batch"`
+	Results []Result `json:"results"`
+	// Next is From of the query for the next page, 0 when this is the last.
+	Next int64 `json:"next,omitempty"`
+}
+
+// Whereabouts say where the items of a batch are that have no result yet. Items
+// travel in messages of 1 to MaxRequests; the broker counts messages.
+type Whereabouts struct {
+	Batch string `json:"batch"`
+	State State  `json:"state"`
+	// Total and Open count items, as in Summary.
+	Total int64 `json:"total"`
+	Open  int64 `json:"open"`
+	// Published is for how many items the producer has published a request.
+	Published int64 `json:"published"`
+	// Waiting are messages in the queue that no worker has taken yet.
+	Waiting int64 `json:"waiting_messages"`
+	// InHand are messages in the hands of workers, or held back for a retry.
+	InHand int64 `json:"in_hand_messages"`
+	// Retrying are items that failed and wait for their next try, Causes the
+	// codes of their last failures, and NextTry is when the first is due.
+	Retrying int64          `json:"retrying"`
+	Causes   map[Code]int64 `json:"causes,omitempty"`
+	NextTry  time.Time      `json:"next_try,omitzero"`
+	// Unrecorded are messages of results, of this batch and others, that no
+	// collector has recorded yet.
+	Unrecorded int64 `json:"unrecorded_messages"`
+}
