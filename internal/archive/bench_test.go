@@ -2,15 +2,14 @@ package archive
 
 import (
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/exhume/exhume/schemas"
 )
 
-// source is text of n bytes that compresses about as well as source code.
-func source(seed, n int) []byte {
+// sourceText is text of n bytes that compresses about as well as source code.
+func sourceText(seed, n int) []byte {
 	words := []string{"func ", "return ", "err != nil {\n", "ctx, ", "item.", "if ", "\t}\n", "range ", "string", "value"}
 	var b []byte
 	for x := uint32(seed)*2654435761 + 1; len(b) < n; {
@@ -24,18 +23,24 @@ func source(seed, n int) []byte {
 }
 
 // bigArchive has n items of 8 KiB.
-func bigArchive(b *testing.B, n int) (path string, stored []Stored) {
+func bigArchive(b *testing.B, e engine, n int) (url string, stored []Stored) {
 	b.Helper()
-	path = filepath.Join(b.TempDir(), "archive.sqlite")
-	w := createWriter(b, path)
-	return path, storeAll(b, w, newItems(n, func(i int) []byte { return source(i, 8192) })...)
+	url = e.place(b)
+	w := createWriter(b, url)
+	return url, storeAll(b, w, newItems(n, func(i int) []byte { return sourceText(i, 8192) })...)
 }
 
 const groupSize = 512
 
 func BenchmarkRead(b *testing.B) {
-	path, stored := bigArchive(b, 20000)
-	r := openReader(b, path)
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) { benchmarkRead(b, e) })
+	}
+}
+
+func benchmarkRead(b *testing.B, e engine) {
+	url, stored := bigArchive(b, e, 20000)
+	r := openReader(b, url)
 	group := func(i int) (ids []string) {
 		for k := range groupSize {
 			ids = append(ids, stored[(i*groupSize+k*7)%len(stored)].Tombstone)
@@ -108,7 +113,7 @@ func BenchmarkRead(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	for _, codec := range []string{codecZstd, codecZlib} {
 		b.Run(codec, func(b *testing.B) {
-			content := source(1, 8192)
+			content := sourceText(1, 8192)
 			blob := compress(b, codec, content)
 			a := schemas.Artifact{ID: "a", Codec: codec, Size: int64(len(content))}
 			b.SetBytes(a.Size)
@@ -127,21 +132,31 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func BenchmarkStore(b *testing.B) {
-	const n = 4000
-	for round := 0; b.Loop(); round++ {
-		b.StopTimer()
-		items := newItems(n, func(i int) []byte { return source(round*n+i, 8192) })
-		w := createWriter(b, filepath.Join(b.TempDir(), fmt.Sprint(round), "archive.sqlite"))
-		b.StartTimer()
-		storeAll(b, w, items...)
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) {
+			const n = 4000
+			for round := 0; b.Loop(); round++ {
+				b.StopTimer()
+				items := newItems(n, func(i int) []byte { return sourceText(round*n+i, 8192) })
+				w := createWriter(b, e.place(b))
+				b.StartTimer()
+				storeAll(b, w, items...)
+			}
+			b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "items/s")
+		})
 	}
-	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "items/s")
 }
 
 func BenchmarkRestored(b *testing.B) {
-	path, stored := bigArchive(b, 20000)
-	w := createWriter(b, path)
-	const n = 3000
+	for _, e := range engines {
+		b.Run(e.name, func(b *testing.B) { benchmarkRestored(b, e) })
+	}
+}
+
+func benchmarkRestored(b *testing.B, e engine) {
+	url, stored := bigArchive(b, e, 5000)
+	w := createWriter(b, url)
+	const n = 1000
 	events := make([]RestoreEvent, n)
 	total := 0
 	for b.Loop() {

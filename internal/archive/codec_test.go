@@ -202,7 +202,7 @@ func TestDecodeReusesMemory(t *testing.T) {
 		buf := make([]byte, 0, 64<<10)
 		var got []byte
 		for _, n := range []int{40000, 10, 0, 9000} {
-			content := source(n, n)
+			content := sourceText(n, n)
 			a := schemas.Artifact{ID: "a-1", Codec: codec, Size: int64(n)}
 			var err error
 			if got, err = Decode(a, compress(t, codec, content), buf); err != nil {
@@ -226,7 +226,7 @@ func TestDecodeConcurrently(t *testing.T) {
 			var dst []byte
 			for i := range 30 {
 				codec := []string{codecZstd, codecZlib}[i%2]
-				content := source(worker*100+i, 100+i*37)
+				content := sourceText(worker*100+i, 100+i*37)
 				a := schemas.Artifact{ID: "a-1", Codec: codec, Size: int64(len(content))}
 				var err error
 				if dst, err = Decode(a, compress(t, codec, content), dst); err != nil || !bytes.Equal(dst, content) {

@@ -47,13 +47,13 @@ type expectedItem struct {
 	LegalHold bool     `json:"legal_hold"`
 }
 
-func expected(t testing.TB) (items []expectedItem, unknown []string) {
+func expected(t testing.TB, folder string) (items []expectedItem, unknown []string) {
 	t.Helper()
 	var doc struct {
 		Items   []expectedItem `json:"items"`
 		Unknown []expectedItem `json:"unknown"`
 	}
-	data, err := os.ReadFile(filepath.Join(testdata, "sqlite", "expected.json"))
+	data, err := os.ReadFile(filepath.Join(testdata, folder, "expected.json"))
 	if err == nil {
 		err = json.Unmarshal(data, &doc)
 	}

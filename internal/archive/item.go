@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"encoding/json"
 	"strings"
 	"time"
@@ -131,11 +132,12 @@ func normalStamp(s string) string {
 	return s
 }
 
-// jsonValue is text from the archive as JSON: itself if it is JSON, else as a
-// JSON string.
+// jsonValue is text from the archive as compact JSON: itself if it is JSON, else
+// as a JSON string.
 func jsonValue(text string) json.RawMessage {
-	if json.Valid([]byte(text)) {
-		return json.RawMessage(text)
+	var compact bytes.Buffer
+	if json.Compact(&compact, []byte(text)) == nil {
+		return compact.Bytes()
 	}
 	quoted, err := json.Marshal(text)
 	if err != nil {

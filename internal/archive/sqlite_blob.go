@@ -1,10 +1,8 @@
 package archive
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
-	"errors"
 	"io"
 	"math/bits"
 
@@ -22,66 +20,11 @@ import (
 // every call takes the thread state that libc.NewTLS makes. This file is all
 // that knows about it.
 
-// blobChunk is how many stored bytes are read at a time.
-const blobChunk = 256 << 10
-
-// Open streams the decoded content of one artifact, however large, with memory
-// for a chunk of the stored bytes and a decoder's window (at most MaxWindow,
-// commonly 8 MiB). Its errors are those of Decode and of the archive. The
-// stream must be read until io.EOF: only that says that the length is right;
-// the caller checks the SHA-256.
-//
-// The stream holds a read transaction on the archive until it is closed, and
-// must be used by one goroutine at a time. It ends with ctx.
-func (r *Reader) Open(ctx context.Context, a schemas.Artifact) (io.ReadCloser, error) {
-	blob, err := r.openBlob(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	in := bufio.NewReaderSize(blob, blobChunk)
-	c, err := streamContent(a, in)
-	if err != nil {
-		_ = blob.Close()
-		return nil, err
-	}
-	return &stream{content: c, in: in, blob: blob}, nil
-}
-
-func streamContent(a schemas.Artifact, in *bufio.Reader) (*content, error) {
-	head, err := in.Peek(4)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	codec, err := codecOf(a, head)
-	if err != nil {
-		return nil, err
-	}
-	return newContent(a, codec, in)
-}
-
-// stream is the decoded content of a blob that is read in pieces.
-type stream struct {
-	*content
-	in   *bufio.Reader
-	blob *blobReader
-}
-
-// Close gives everything back. A second Close does nothing.
-func (s *stream) Close() error {
-	if s.blob.db == 0 {
-		return nil
-	}
-	s.err = fault.New(schemas.CodeInternal, "artifact %s: read after close", s.a.ID)
-	s.release()
-	s.in.Reset(nil) // a pooled decoder must not keep the blob's reader alive
-	return s.blob.Close()
-}
-
-// blobReader reads the stored bytes of one artifact through a connection of its
+// sqliteBlob reads the stored bytes of one artifact through a connection of its
 // own.
-type blobReader struct {
+type sqliteBlob struct {
 	ctx    context.Context
-	reader *Reader
+	reader *sqliteReader
 	tls    *libc.TLS
 	db     uintptr // sqlite3*
 	blob   uintptr // sqlite3_blob*
@@ -90,11 +33,11 @@ type blobReader struct {
 	size   int64
 }
 
-func (r *Reader) openBlob(ctx context.Context, a schemas.Artifact) (*blobReader, error) {
+func (r *sqliteReader) blob(ctx context.Context, a schemas.Artifact) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b := &blobReader{ctx: ctx, reader: r, tls: libc.NewTLS()}
+	b := &sqliteBlob{ctx: ctx, reader: r, tls: libc.NewTLS()}
 	if err := b.open(a); err != nil {
 		_ = b.Close()
 		return nil, r.fault(ctx, "opening artifact "+a.ID, err)
@@ -102,7 +45,7 @@ func (r *Reader) openBlob(ctx context.Context, a schemas.Artifact) (*blobReader,
 	return b, nil
 }
 
-func (b *blobReader) open(a schemas.Artifact) error {
+func (b *sqliteBlob) open(a schemas.Artifact) error {
 	m := &scratch{tls: b.tls}
 	defer m.free()
 	uri, id := m.text(sqliteURI(b.reader.path, b.reader.params)), m.text(a.ID)
@@ -149,16 +92,8 @@ func (b *blobReader) open(a schemas.Artifact) error {
 	return nil
 }
 
-// noBytes is the error for an artifact whose bytes are not there (any more).
-func noBytes(a schemas.Artifact) error {
-	if StateOf(-1, a.URL) == StatePurged {
-		return fault.New(schemas.CodeArtifactPurged, "artifact %s: its bytes were purged", a.ID)
-	}
-	return fault.New(schemas.CodeArtifactMissing, "artifact %s: the archive has no bytes of it", a.ID)
-}
-
 // Read implements io.Reader.
-func (b *blobReader) Read(p []byte) (int, error) {
+func (b *sqliteBlob) Read(p []byte) (int, error) {
 	if err := b.ctx.Err(); err != nil {
 		return 0, err
 	}
@@ -174,7 +109,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 }
 
 // Close closes the connection and frees all memory.
-func (b *blobReader) Close() error {
+func (b *sqliteBlob) Close() error {
 	sqlite3.Xsqlite3_blob_close(b.tls, b.blob)
 	rc := sqlite3.Xsqlite3_close_v2(b.tls, b.db)
 	libc.Xfree(b.tls, b.chunk)
@@ -187,7 +122,7 @@ func (b *blobReader) Close() error {
 }
 
 // failure is the error behind a result code.
-func (b *blobReader) failure(rc int32) error {
+func (b *sqliteBlob) failure(rc int32) error {
 	if b.db == 0 {
 		return &sqliteError{int(rc), libc.GoString(sqlite3.Xsqlite3_errstr(b.tls, rc))}
 	}

@@ -27,45 +27,26 @@ SELECT a.id, a.blob_bytes
  WHERE a.blob_bytes IS NOT NULL`
 )
 
-// Lookup finds the artifacts behind tombstones with one statement. The result
-// is keyed by tombstone, compared letter by letter, and lacks those that the
-// archive does not have.
-func (r *Reader) Lookup(ctx context.Context, tombstones []string) (map[string]schemas.Artifact, error) {
+func (r *sqliteReader) lookup(ctx context.Context, tombstones []string) (map[string]schemas.Artifact, error) {
 	found := make(map[string]schemas.Artifact, len(tombstones))
-	err := each(ctx, r.lookup, tombstones, func(rows *sql.Rows) error {
+	err := each(ctx, r.lookupStmt, tombstones, func(rows *sql.Rows) error {
 		var a schemas.Artifact
 		err := rows.Scan(&a.Tombstone, &a.Item, &a.Repo, &a.Path, &a.ID, &a.SHA256, &a.Size, &a.Codec, &a.Stored, &a.URL)
 		found[a.Tombstone] = a
 		return err
 	})
-	if err != nil {
-		return nil, r.fault(ctx, "looking tombstones up", err)
-	}
-	return found, nil
+	return found, err
 }
 
-// Blobs reads the stored bytes of artifacts with one statement. For each id
-// given whose artifact has any it calls yield, in no particular order. The bytes
-// belong to the driver and may be used during the call only. An error of yield
-// ends reading and is returned as it is.
-//
-// All bytes of one artifact are in memory during its call; the caller chooses
-// the group so that this is bearable, and uses Open for large artifacts.
-func (r *Reader) Blobs(ctx context.Context, artifacts []string, yield func(id string, blob []byte) error) error {
-	var stopped error
-	err := each(ctx, r.blobs, artifacts, func(rows *sql.Rows) error {
+func (r *sqliteReader) blobs(ctx context.Context, artifacts []string, yield func(id string, blob []byte) error) error {
+	return each(ctx, r.blobsStmt, artifacts, func(rows *sql.Rows) error {
 		var id string
 		var blob sql.RawBytes
 		if err := rows.Scan(&id, &blob); err != nil {
 			return err
 		}
-		stopped = yield(id, blob)
-		return stopped
+		return yield(id, blob)
 	})
-	if stopped != nil {
-		return stopped
-	}
-	return r.fault(ctx, "reading blobs", err)
 }
 
 // each runs a statement whose only parameter is a JSON array of texts.

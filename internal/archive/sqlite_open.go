@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/exhume/exhume/internal/fault"
@@ -22,18 +21,6 @@ const busyTimeout = 5000
 // Nothing in this package opens an archive's file but SQLite itself: closing a
 // second descriptor of the file would drop the locks that this process holds on
 // it through SQLite. Looking at it with stat is safe.
-
-// sqlitePath is the absolute path of the SQLite archive that a URL names.
-func sqlitePath(archiveURL string) (string, error) {
-	loc, err := ParseURL(archiveURL)
-	if err != nil {
-		return "", err
-	}
-	if loc.Backend != SQLite {
-		return "", fmt.Errorf("archive %q: this version of exhume supports SQLite archives only, not %s", Redact(archiveURL), loc.Backend)
-	}
-	return filepath.Abs(loc.Path)
-}
 
 // sqliteURI is the name of a database as SQLite's own URI form has it.
 // Everything in the path that could be taken for syntax is escaped.

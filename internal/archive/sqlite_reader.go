@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"os"
+	"path/filepath"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -19,28 +20,19 @@ const readers = 4
 // one has replaced.
 const readerLife = time.Minute
 
-// Reader reads one archive. It never changes the archive's file and creates
-// none. It is safe for concurrent use; Close it at the end.
-type Reader struct {
+// sqliteReader reads the archive in one file.
+type sqliteReader struct {
 	watched
-	params string // SQLite's URI parameters
-	db     *sql.DB
-	lookup *sql.Stmt
-	blobs  *sql.Stmt
+	params     string // SQLite's URI parameters
+	db         *sql.DB
+	lookupStmt *sql.Stmt
+	blobsStmt  *sql.Stmt
 	// tidy says that SQLite's files beside the archive were not there before.
 	tidy bool
 }
 
-// OpenReader opens the archive that the URL or file name stands for.
-//
-// The code of the error is CodeArchiveDown if the file is missing or cannot be
-// opened, CodeArchiveCorrupt if it is no archive; a URL that cannot be used is
-// an error without a code. An archive in WAL mode makes SQLite keep two files
-// beside it, which Close removes if they were not there; where the directory
-// cannot be written to, such an archive is taken as immutable, provided that
-// there are no changes waiting in those files. Nobody may write to it then.
-func OpenReader(ctx context.Context, archiveURL string) (*Reader, error) {
-	path, err := sqlitePath(archiveURL)
+func openSQLiteReader(ctx context.Context, name string) (*sqliteReader, error) {
+	path, err := filepath.Abs(name)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +42,7 @@ func OpenReader(ctx context.Context, archiveURL string) (*Reader, error) {
 	}
 	_, hasWAL := sizeOf(path + "-wal")
 	_, hasSHM := sizeOf(path + "-shm")
-	r := &Reader{watched: watched{path: path, file: file}, tidy: !hasWAL && !hasSHM}
+	r := &sqliteReader{watched: watched{path: path, file: file}, tidy: !hasWAL && !hasSHM}
 	err = r.open(ctx, "mode=ro")
 	if err != nil && needsDirectory(err) && atRest(path) && r.open(ctx, "mode=ro&immutable=1") == nil {
 		err = nil
@@ -85,17 +77,17 @@ func sizeOf(path string) (size int64, exists bool) {
 	return info.Size(), true
 }
 
-func (r *Reader) open(ctx context.Context, params string) error {
+func (r *sqliteReader) open(ctx context.Context, params string) error {
 	db, err := openSQLite(r.path, params+"&_query_only=1", readers)
 	if err != nil {
 		return sqliteFault(ctx, r.path, "opening it", err)
 	}
 	db.SetConnMaxLifetime(readerLife)
 	if err = checkArchive(ctx, db, r.path); err == nil {
-		r.lookup, err = db.PrepareContext(ctx, lookupSQL)
+		r.lookupStmt, err = db.PrepareContext(ctx, lookupSQL)
 	}
 	if err == nil {
-		r.blobs, err = db.PrepareContext(ctx, blobsSQL)
+		r.blobsStmt, err = db.PrepareContext(ctx, blobsSQL)
 	}
 	if err != nil {
 		_ = db.Close()
@@ -105,26 +97,21 @@ func (r *Reader) open(ctx context.Context, params string) error {
 	return nil
 }
 
-func (r *Reader) fault(ctx context.Context, doing string, err error) error {
+func (r *sqliteReader) fault(ctx context.Context, doing string, err error) error {
 	return sqliteFault(ctx, r.path, doing, err)
 }
 
-// Ping says whether the archive can be read, at little cost. It notices that
-// the file has vanished; when another file has taken its place, that one is read
-// from then on, at the latest a minute later.
-func (r *Reader) Ping(ctx context.Context) error {
+func (r *sqliteReader) ping(ctx context.Context) error {
 	if err := r.check(r.db); err != nil {
 		return err
 	}
 	var one int
-	err := r.db.QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM item LIMIT 1)`).Scan(&one)
-	return r.fault(ctx, "probing it", err)
+	return r.db.QueryRowContext(ctx, pingSQL).Scan(&one)
 }
 
-// Close ends reading. Streams from Open are to be closed before.
-func (r *Reader) Close() error {
+func (r *sqliteReader) close() error {
 	if err := r.db.Close(); err != nil {
-		return r.fault(context.Background(), "closing it", err)
+		return err
 	}
 	r.removeTraces()
 	return nil
@@ -133,7 +120,7 @@ func (r *Reader) Close() error {
 // removeTraces removes the empty files that reading in WAL mode leaves behind.
 // Only a connection that may write can do that, and SQLite alone knows whether
 // somebody else needs them; so a connection is opened and closed again.
-func (r *Reader) removeTraces() {
+func (r *sqliteReader) removeTraces() {
 	if size, exists := sizeOf(r.path + "-wal"); !r.tidy || !exists || size > 0 {
 		return
 	}

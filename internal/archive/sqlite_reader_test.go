@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,103 +16,6 @@ import (
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
-
-// sums decodes the artifacts in bulk and gives their SHA-256 by artifact id.
-func sums(t testing.TB, r *Reader, found map[string]schemas.Artifact) map[string]string {
-	t.Helper()
-	artifacts, got := map[string]schemas.Artifact{}, map[string]string{}
-	for _, a := range found {
-		artifacts[a.ID] = a
-	}
-	var ids []string
-	for id := range artifacts {
-		ids = append(ids, id)
-	}
-	var dst []byte
-	err := r.Blobs(t.Context(), ids, func(id string, blob []byte) (err error) {
-		if n := artifacts[id].Stored; n != int64(len(blob)) {
-			t.Errorf("artifact %s: Lookup told %d stored bytes, Blobs gave %d", id, n, len(blob))
-		}
-		dst, err = Decode(artifacts[id], blob, dst)
-		got[id] = hexSum(dst)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return got
-}
-
-func TestReadFixture(t *testing.T) {
-	t.Parallel()
-	r := openReader(t, "sqlite:///"+fixture(t, "sqlite"))
-	items, unknown := expected(t)
-	ids := slices.Clone(unknown)
-	for _, item := range items {
-		ids = append(ids, item.Tombstone)
-	}
-	ids = append(ids, strings.ToUpper(items[0].Tombstone), "", "not-a-uuid", "\xff\x00")
-	found, err := r.Lookup(t.Context(), ids)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(found) != len(items) {
-		t.Errorf("found %d items, want %d", len(found), len(items))
-	}
-	got := sums(t, r, found)
-	for _, want := range items {
-		a := found[want.Tombstone]
-		if diff := cmp.Diff(schemas.Artifact{Tombstone: want.Tombstone, Repo: want.Repo, Path: want.Path, SHA256: want.SHA256, Size: want.Size},
-			schemas.Artifact{Tombstone: a.Tombstone, Repo: a.Repo, Path: a.Path, SHA256: a.SHA256, Size: a.Size}); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", want.Tombstone, diff)
-		}
-		wantState, wantSum := StateOK, want.SHA256
-		if want.State == "purged" {
-			wantState, wantSum = StatePurged, ""
-		}
-		if state := StateOf(a.Stored, a.URL); state != wantState {
-			t.Errorf("%s: state %s, want %s", want.Tombstone, state, wantState)
-		}
-		if got[a.ID] != wantSum {
-			t.Errorf("%s: content has SHA-256 %q, want %q", want.Tombstone, got[a.ID], wantSum)
-		}
-		checkStream(t, r, a)
-	}
-	stats, err := r.Stats(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(Stats{Items: 301, Retrievable: 294, Purged: 7, Artifacts: 274},
-		Stats{Items: stats.Items, Retrievable: stats.Retrievable, Purged: stats.Purged, Missing: stats.Missing, Artifacts: stats.Artifacts}); diff != "" {
-		t.Errorf("stats (-want +got):\n%s", diff)
-	}
-	if stats.RawBytes <= stats.StoredBytes || stats.StoredBytes == 0 {
-		t.Errorf("stats: %d raw bytes, %d stored", stats.RawBytes, stats.StoredBytes)
-	}
-}
-
-// checkStream reads an artifact as a stream.
-func checkStream(t *testing.T, r *Reader, a schemas.Artifact) {
-	t.Helper()
-	s, err := r.Open(t.Context(), a)
-	if a.Stored < 0 {
-		wantCode(t, err, schemas.CodeArtifactPurged)
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := io.ReadAll(s)
-	if err := errors.Join(err, s.Close(), s.Close()); err != nil {
-		t.Errorf("%s: %v", a.Tombstone, err)
-	}
-	if hexSum(content) != a.SHA256 {
-		t.Errorf("%s: the stream has another SHA-256", a.Tombstone)
-	}
-	if _, err := s.Read(make([]byte, 1)); err == nil {
-		t.Error("a closed stream can be read")
-	}
-}
 
 func TestReadLegacy(t *testing.T) {
 	t.Parallel()
@@ -154,137 +55,6 @@ func TestReadLegacy(t *testing.T) {
 	}
 }
 
-func TestLookupDanglingAndMissing(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "a.db")
-	stored := storeAll(t, createWriter(t, path), newItems(2, func(i int) []byte { return []byte{byte(i)} })...)
-	execSQL(t, path, `DELETE FROM artifact WHERE content_sha256 = '`+stored[0].SHA256+`'`,
-		`UPDATE artifact SET blob_bytes = NULL, storage_driver = 'object', object_url = 's3://b/k'`)
-	r := openReader(t, path)
-	found, err := r.Lookup(t.Context(), []string{stored[0].Tombstone, stored[1].Tombstone})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range stored {
-		a := found[s.Tombstone]
-		if a.Stored != -1 || a.ID == "" || StateOf(a.Stored, a.URL) != StateMissing {
-			t.Errorf("got %+v, want an artifact without bytes", a)
-		}
-		_, err := r.Open(t.Context(), a)
-		wantCode(t, err, schemas.CodeArtifactMissing)
-		if d, err := r.Show(t.Context(), s.Tombstone); err != nil || d.State != StateMissing {
-			t.Errorf("Show: %+v, %v", d, err)
-		}
-	}
-	if stats, err := r.Stats(t.Context()); err != nil || stats.Missing != 2 {
-		t.Errorf("stats %+v, %v", stats, err)
-	}
-}
-
-func TestBlobsStopsAtError(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "a.db")
-	stored := storeAll(t, createWriter(t, path), newItems(3, func(i int) []byte { return []byte{byte(i)} })...)
-	r := openReader(t, path)
-	var ids, tombstones []string
-	for _, s := range stored {
-		tombstones = append(tombstones, s.Tombstone)
-	}
-	found, err := r.Lookup(t.Context(), tombstones)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range found {
-		ids = append(ids, a.ID)
-	}
-	calls, stop := 0, errors.New("enough")
-	err = r.Blobs(t.Context(), append(ids, "unknown"), func(string, []byte) error {
-		calls++
-		return stop
-	})
-	if !errors.Is(err, stop) || calls != 1 {
-		t.Errorf("%d calls, error %v; want 1 and the error of the callback", calls, err)
-	}
-}
-
-func TestReadConcurrently(t *testing.T) {
-	t.Parallel()
-	r := openReader(t, fixture(t, "sqlite"))
-	items, _ := expected(t)
-	var wg sync.WaitGroup
-	for worker := range 8 {
-		wg.Go(func() {
-			var ids []string
-			for i := worker; i < len(items); i += 5 {
-				ids = append(ids, items[i].Tombstone)
-			}
-			found, err := r.Lookup(t.Context(), ids)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			for id, sum := range sums(t, r, found) {
-				for _, a := range found {
-					if a.ID == id && a.SHA256 != sum {
-						t.Errorf("artifact %s: wrong content", id)
-					}
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-// A stream must not hold the blob in memory: it reads chunk by chunk.
-func TestOpenLarge(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "a.db")
-	content := noise(16 << 20)
-	stored := storeAll(t, createWriter(t, path), NewItem{Repo: "r", Path: "big", Commit: "c", By: "b",
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }})
-	r := openReader(t, path)
-	found, err := r.Lookup(t.Context(), []string{stored[0].Tombstone})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := found[stored[0].Tombstone]
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	s, err := r.Open(ctx, a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	blob := s.(*stream).blob
-	head := make([]byte, 1<<20)
-	if _, err := io.ReadFull(s, head); err != nil || !bytes.Equal(head, content[:1<<20]) {
-		t.Fatalf("the first MiB is wrong: %v", err)
-	}
-	if blob.size != a.Stored || blob.offset > 3<<20 {
-		t.Errorf("after 1 MiB of content %d of %d stored bytes are read", blob.offset, blob.size)
-	}
-	rest, err := io.ReadAll(s)
-	if err != nil || hexSum(append(head, rest...)) != a.SHA256 {
-		t.Errorf("the content is wrong: %v", err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-
-	if s, err = r.Open(ctx, a); err != nil {
-		t.Fatal(err)
-	}
-	cancel()
-	if _, err := io.Copy(io.Discard, s); !errors.Is(err, context.Canceled) {
-		t.Errorf("reading after the context ended: %v", err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := r.Open(ctx, a); !errors.Is(err, context.Canceled) {
-		t.Errorf("opening after the context ended: %v", err)
-	}
-}
-
 func TestOpenReaderRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -314,7 +84,6 @@ func TestOpenReaderRefuses(t *testing.T) {
 		{"empty file", file("empty.db", nil), schemas.CodeArchiveCorrupt},
 		{"cut", file("cut.db", good[:10000]), schemas.CodeArchiveCorrupt},
 		{"other tables", other, schemas.CodeArchiveCorrupt},
-		{"postgres", "postgresql://u:secret@h/d", schemas.CodeInternal},
 		{"unknown scheme", "foo://u:secret@h/d", schemas.CodeInternal},
 	}
 	before = append(before, "text.db", "empty.db", "cut.db")
@@ -407,7 +176,7 @@ func TestReaderLeavesNothingBehind(t *testing.T) {
 func TestReaderCannotWrite(t *testing.T) {
 	t.Parallel()
 	r := openReader(t, fixture(t, "sqlite"))
-	_, err := r.db.Exec(`DELETE FROM item`)
+	_, err := r.source.(*sqliteReader).db.Exec(`DELETE FROM item`)
 	if err == nil {
 		t.Error("a reader can delete items")
 	}
@@ -436,11 +205,6 @@ func TestPing(t *testing.T) {
 	}
 	if stats, err := r.Stats(t.Context()); err != nil || stats.Items != 20 {
 		t.Errorf("after the file was replaced: %+v, %v", stats, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := r.Ping(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("with an ended context: %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	_ "embed"
@@ -14,32 +15,25 @@ import (
 //go:embed sqlite_schema.sql
 var sqliteSchema string
 
-// Writer changes one archive: it stores items and records restores. What it has
-// reported done is on disk. It is safe for concurrent use, one call at a time
-// having its way; Close it at the end.
-type Writer struct {
+// sqliteWriter writes to the archive in one file.
+type sqliteWriter struct {
 	watched
 	db *sql.DB
 }
 
-// OpenWriter opens an archive that exists, for writing. Its errors are those of
-// OpenReader.
-func OpenWriter(ctx context.Context, archiveURL string) (*Writer, error) {
-	path, err := sqlitePath(archiveURL)
+func openSQLiteWriter(ctx context.Context, name string) (*sqliteWriter, error) {
+	path, err := filepath.Abs(name)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := statArchive(path); err != nil {
 		return nil, err
 	}
-	return openWriter(ctx, path, "mode=rw", func(db *sql.DB) error { return checkArchive(ctx, db, path) })
+	return newSQLiteWriter(ctx, path, "mode=rw", func(db *sql.DB) error { return checkArchive(ctx, db, path) })
 }
 
-// CreateWriter is OpenWriter for an archive that may not exist yet: it creates
-// the file, with its parent directories, and the tables and indexes that lack,
-// and puts the archive in WAL mode. A database of something else is refused.
-func CreateWriter(ctx context.Context, archiveURL string) (*Writer, error) {
-	path, err := sqlitePath(archiveURL)
+func createSQLite(ctx context.Context, name string) (*sqliteWriter, error) {
+	path, err := filepath.Abs(name)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +43,7 @@ func CreateWriter(ctx context.Context, archiveURL string) (*Writer, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil, notArchive(path, "it is a directory")
 	}
-	return openWriter(ctx, path, "mode=rwc", func(db *sql.DB) error { return ensureSchema(ctx, db, path) })
+	return newSQLiteWriter(ctx, path, "mode=rwc", func(db *sql.DB) error { return ensureSchema(ctx, db, path) })
 }
 
 // writerParams let a group of items or events stay in memory until it is
@@ -57,7 +51,7 @@ func CreateWriter(ctx context.Context, archiveURL string) (*Writer, error) {
 // archive after every group (every 32 MiB instead).
 const writerParams = "&_synchronous=FULL&_txlock=immediate&_pragma=cache_size(-65536)&_pragma=wal_autocheckpoint(8192)"
 
-func openWriter(ctx context.Context, path, params string, prepare func(*sql.DB) error) (*Writer, error) {
+func newSQLiteWriter(ctx context.Context, path, params string, prepare func(*sql.DB) error) (*sqliteWriter, error) {
 	db, err := openSQLite(path, params+writerParams, 1)
 	if err != nil {
 		return nil, sqliteFault(ctx, path, "opening it", err)
@@ -70,7 +64,7 @@ func openWriter(ctx context.Context, path, params string, prepare func(*sql.DB) 
 		_ = db.Close()
 		return nil, sqliteFault(ctx, path, "opening it", err)
 	}
-	return &Writer{watched: watched{path: path, file: file}, db: db}, nil
+	return &sqliteWriter{watched: watched{path: path, file: file}, db: db}, nil
 }
 
 func ensureSchema(ctx context.Context, db *sql.DB, path string) error {
@@ -90,7 +84,7 @@ func ensureSchema(ctx context.Context, db *sql.DB, path string) error {
 }
 
 // inTx runs f in a transaction that begins with the write lock.
-func (w *Writer) inTx(ctx context.Context, f func(*sql.Tx) error) error {
+func (w *sqliteWriter) inTx(ctx context.Context, f func(*sql.Tx) error) error {
 	if err := w.check(w.db); err != nil {
 		return err
 	}
@@ -109,11 +103,56 @@ func inTx(ctx context.Context, db *sql.DB, f func(*sql.Tx) error) error {
 	return tx.Commit()
 }
 
-func (w *Writer) fault(ctx context.Context, doing string, err error) error {
+func (w *sqliteWriter) fault(ctx context.Context, doing string, err error) error {
 	return sqliteFault(ctx, w.path, doing, err)
 }
 
-// Close ends writing.
-func (w *Writer) Close() error {
-	return w.fault(context.Background(), "closing it", w.db.Close())
+func (w *sqliteWriter) close() error { return w.db.Close() }
+
+func (*sqliteWriter) admits() (int64, string) { return maxBlob, "" }
+
+func (w *sqliteWriter) contents(ctx context.Context, sums []string) (contents, error) {
+	return sqliteContents(ctx, w.db, sums)
+}
+
+func (w *sqliteWriter) store(ctx context.Context, f func(storing) error) error {
+	return w.inTx(ctx, func(tx *sql.Tx) error {
+		s, err := newSQLiteStoring(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return f(s)
+	})
+}
+
+func (w *sqliteWriter) restored(ctx context.Context, events []RestoreEvent) error {
+	return w.inTx(ctx, func(tx *sql.Tx) error {
+		event, err := tx.PrepareContext(ctx, `INSERT INTO event (id, item_id, action, actor, context, created_at)
+			VALUES (?, ?, 'RESTORE', ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = event.Close() }()
+		item, err := tx.PrepareContext(ctx, `UPDATE item SET restored_at = ? WHERE id = ?`)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = item.Close() }()
+		for _, e := range events {
+			at := stamp(e.At)
+			result, err := event.ExecContext(ctx, e.ID, e.Item, e.Actor, cmp.Or(e.Context, "{}"), at)
+			if err != nil {
+				return err
+			}
+			if n, err := result.RowsAffected(); err != nil {
+				return err
+			} else if n == 0 {
+				continue
+			}
+			if _, err := item.ExecContext(ctx, at, e.Item); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -3,14 +3,18 @@ package archive
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime"
+	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/schemas"
 )
 
 // Items are stored in groups, one transaction each, until one of these is
@@ -20,8 +24,8 @@ const (
 	storeBytes = 64 << 20 // of content
 )
 
-// maxBlob is what SQLite takes for one row's bytes, with room for the rest of
-// the row.
+// maxBlob is what SQLite and PostgreSQL take for one row's bytes, with room for
+// the rest of the row.
 const maxBlob = 1_000_000_000 - 4096
 
 // pending is an item on its way into the archive.
@@ -31,8 +35,8 @@ type pending struct {
 	err error // why it is not stored
 }
 
-// Store puts items into the archive and yields each, in order, once it is on
-// disk. Content that the archive has already is not stored again. An item that
+// Store puts items into the archive and yields each, in order, once it is
+// committed. Content that the archive has already is not stored again. An item that
 // cannot be stored is yielded with its Repo and Path and an error, and the
 // others go on; an error of the archive itself, whose Stored is zero, ends the
 // sequence, and none of the items that were not yielded is stored. An error in
@@ -46,7 +50,7 @@ func (w *Writer) Store(ctx context.Context, items iter.Seq2[NewItem, error], opt
 		var size int64
 		flush := func() bool {
 			if err := w.storeGroup(ctx, group, opts); err != nil {
-				yield(Stored{}, w.fault(ctx, "storing items", err))
+				yield(Stored{}, w.sink.fault(ctx, "storing items", err))
 				return false
 			}
 			for _, p := range group {
@@ -101,28 +105,9 @@ type storedContent struct {
 	size, stored   int64
 }
 
-// querier is a database or a transaction.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
-func findContents(ctx context.Context, db querier, group []*pending) (contents, error) {
-	var sums []string
-	for _, p := range group {
-		if p.err == nil {
-			sums = append(sums, p.SHA256)
-		}
-	}
-	array, err := json.Marshal(sums)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := db.QueryContext(ctx, `
-SELECT a.content_sha256, a.id, a.compression, coalesce(a.object_url, ''), a.size_bytes, coalesce(octet_length(a.blob_bytes), -1)
-  FROM json_each(?1) AS wanted CROSS JOIN artifact AS a ON a.content_sha256 = wanted.value`, string(array))
-	if err != nil {
-		return nil, err
-	}
+// scanContents reads rows of sha256, id, codec, object URL, size and number of
+// stored bytes.
+func scanContents(rows rows) (contents, error) {
 	defer func() { _ = rows.Close() }()
 	found := contents{}
 	for rows.Next() {
@@ -134,6 +119,16 @@ SELECT a.content_sha256, a.id, a.compression, coalesce(a.object_url, ''), a.size
 		found[sum] = &c
 	}
 	return found, rows.Err()
+}
+
+// sumsOf gives the SHA-256 of the items of a group that can be stored.
+func sumsOf(group []*pending) (all []string) {
+	for _, p := range group {
+		if p.err == nil {
+			all = append(all, p.SHA256)
+		}
+	}
+	return all
 }
 
 // compressNew compresses what the archive lacks, on all processors, before the
@@ -170,29 +165,93 @@ func (w *Writer) storeGroup(ctx context.Context, group []*pending, opts StoreOpt
 	if len(group) == 0 {
 		return ctx.Err()
 	}
-	found, err := findContents(ctx, w.db, group)
+	found, err := w.sink.contents(ctx, sumsOf(group))
 	if err != nil {
 		return err
 	}
 	zipped := compressNew(group, found)
-	return w.inTx(ctx, func(tx *sql.Tx) error {
+	return w.sink.store(ctx, func(tx storing) error {
 		// Others may have stored or purged something since.
-		found, err := findContents(ctx, tx, group)
+		found, err := tx.contents(ctx, sumsOf(group))
 		if err != nil {
 			return err
 		}
-		s, err := newStoring(ctx, tx, opts)
-		if err != nil {
-			return err
-		}
+		now := time.Now().UTC().Truncate(time.Second)
 		for _, p := range group {
 			if p.err != nil {
 				continue
 			}
-			if err := s.store(ctx, p, found, zipped[p.SHA256]); err != nil {
+			if err := w.storeItem(ctx, tx, opts, p, found, zipped[p.SHA256], now); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// storeItem stores one item and what belongs to it. What stands in the way of
+// this item alone is recorded in p; an error is one of the archive.
+func (w *Writer) storeItem(
+	ctx context.Context, tx storing, opts StoreOptions, p *pending, found contents, blob []byte, now time.Time,
+) error {
+	c := found[p.SHA256]
+	if err := admit(ctx, tx, opts, p, c); err != nil {
+		p.refuse(err)
+		return nil
+	}
+	fresh := !found.has(p.SHA256)
+	if !fresh {
+		blob = nil
+	} else if blob == nil { // purged while the group was being compressed
+		blob = encode(p.Content)
+	}
+	if size, remedy := w.sink.admits(); int64(len(blob)) > size {
+		p.refuse(fault.New(schemas.CodeTooLarge, "its %d compressed bytes are more than the %d that the archive can hold in one item%s",
+			len(blob), size, remedy))
+		return nil
+	}
+	if fresh {
+		id := uuid.NewString()
+		if p.Revived = c != nil; p.Revived {
+			id = c.id
+		}
+		c = &storedContent{id: id, codec: codecZstd, size: p.Size, stored: int64(len(blob))}
+	}
+	p.Reused, p.Codec, p.CompressedSize = !fresh, c.codec, c.stored
+	p.Item, p.Tombstone = uuid.NewString(), uuid.NewString()
+	row, err := p.row(c.id, blob, now)
+	if err == nil {
+		err = tx.put(ctx, row)
+	}
+	if refused, ok := errors.AsType[*refusal](err); ok {
+		p.refuse(refused.error)
+		return nil
+	}
+	if err == nil {
+		found[p.SHA256] = c
+	}
+	return err
+}
+
+// admit refuses content that must not be stored on top of what the archive has.
+func admit(ctx context.Context, tx storing, opts StoreOptions, p *pending, c *storedContent) error {
+	switch {
+	case c == nil:
+		return nil
+	case c.stored < 0 && !opts.Revive:
+		code, what := schemas.CodeArtifactMissing, "lacks its bytes"
+		if StateOf(-1, c.url) == StatePurged {
+			code, what = schemas.CodeArtifactPurged, "was purged"
+		}
+		tombstone, err := tx.holder(ctx, c.id)
+		if err != nil {
+			tombstone = "of no item"
+		}
+		return fault.New(code, "this content (sha256 %s, tombstone %s) %s; storing it would bring that item back, which --revive allows",
+			p.SHA256, tombstone, what)
+	case c.stored >= 0 && c.size != p.Size:
+		return fault.New(schemas.CodeIntegrityMismatch, "the archive's artifact %s has this content's sha256 %s but declares %d bytes instead of %d",
+			c.id, p.SHA256, c.size, p.Size)
+	}
+	return nil
 }
