@@ -5,6 +5,8 @@ TOOLS   := bin/tools
 # The linter is pinned; it is built from source, outside the module's own
 # requirements.
 LINT    := $(TOOLS)/golangci-lint-v2.15.0
+# The S3 server of the tests, built likewise.
+S3SERVER := $(TOOLS)/versitygw
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
 .DEFAULT_GOAL := help
@@ -18,7 +20,7 @@ check: format-check vet lint test build ## all that must be green: format, vet, 
 
 # The databases that the tests start themselves. Root or sudo installs them.
 .PHONY: test-deps
-test-deps: ## install what the tests need besides Go, where it is missing (Debian packages)
+test-deps: $(S3SERVER) ## install what the tests need besides Go, where it is missing (Debian packages, an S3 server)
 	@if ! { ls /usr/lib/postgresql/*/bin/postgres && test -x /usr/sbin/mariadbd && test -x /usr/bin/mariadb-install-db; } >/dev/null 2>&1; then \
 		sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
 		$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -qy --no-install-recommends \
@@ -76,6 +78,10 @@ vet: ## run go vet
 .PHONY: lint
 lint: $(LINT) ## run the linters, which also guard the floors of the house
 	$(LINT) run ./...
+
+$(S3SERVER):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(abspath $(TOOLS)) $(GO) install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 
 $(LINT):
 	@mkdir -p $(TOOLS)

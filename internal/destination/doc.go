@@ -11,6 +11,8 @@
 // the tree (one for each mount below it, because a rename cannot cross; lower
 // down where the top may not be written to), synced, renamed, and the
 // directories synced. Its process holds a lock in a staging directory and removes
-// it at the end; those of dead processes are swept by whoever opens the tree, or
-// stages something in the same place, next.
+// it when nothing was written for a while, and at the end; those of dead processes
+// are swept by whoever opens the tree, or stages something in the same place, next.
+//
+// A [Bucket] does the same for object storage, where an object appears as a whole.
 package destination

@@ -51,6 +51,7 @@ func (t *Tree) Group(s schemas.Settings, n int) *Group {
 	if mode == 0 {
 		mode = 0o644
 	}
+	t.begin()
 	return &Group{
 		tree: t, overwrite: s.Overwrite, mode: mode,
 		all: canSyncAll && n >= syncAllFrom, dirs: newDirectories(t),
@@ -144,6 +145,7 @@ func (g *Group) fill(f descriptor, output string, fill func(io.Writer) error) er
 // each file that could not be placed or made durable; all others are safe when
 // it returns.
 func (g *Group) Commit(failed func(slot int, err error)) {
+	defer g.tree.end()
 	defer g.dirs.close()
 	settled := g.found
 	if err := g.syncData(); err != nil {
@@ -168,6 +170,7 @@ func (g *Group) Commit(failed func(slot int, err error)) {
 func (g *Group) Abort() {
 	g.discard()
 	g.dirs.close()
+	g.tree.end()
 }
 
 func failAll(entries []entry, err error, failed func(slot int, err error)) {

@@ -1,9 +1,12 @@
 package destination
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -184,4 +187,33 @@ func openFiles(t *testing.T) int {
 	open, err := os.ReadDir("/dev/fd")
 	must(t, err)
 	return len(open)
+}
+
+// A tree in which nothing is written has no staging directory after a while, and
+// gets one again when there is work.
+func TestIdleTreeIsTidy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		tree := openTree(t, root)
+		for round := range 2 {
+			first, second := tree.Group(schemas.Settings{}, 1), tree.Group(schemas.Settings{}, 1)
+			must(t, put(first, 0, fmt.Sprint("first", round), ours))
+			must(t, put(second, 0, fmt.Sprint("second", round), ours))
+			commit(first)
+			time.Sleep(2 * idleAfter)
+			if n := len(stages(t, root)); n != 1 {
+				t.Fatalf("%d staging directories while a group is under way", n)
+			}
+			if codes := commit(second); len(codes) > 0 {
+				t.Fatalf("failed: %v", codes)
+			}
+			time.Sleep(2 * idleAfter)
+			if left := stages(t, root); len(left) > 0 {
+				t.Fatalf("left: %v", left)
+			}
+		}
+		tree.Group(schemas.Settings{}, 1).Abort()
+		must(t, tree.Close()) // with the timer running
+	})
 }

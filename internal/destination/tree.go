@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
@@ -17,9 +18,16 @@ type Tree struct {
 	root *os.Root
 
 	mu     sync.Mutex
+	groups int               // that have begun and not ended
 	stages map[volume]*stage // those in use
 	made   []*stage          // all of them
+	idle   *time.Timer       // removes them
 }
+
+// idleAfter is how long no group must have been under way for the staging
+// directories to be removed, so that a worker that waits for work leaves nothing
+// in a tree. Sooner would mean to sweep anew for each of many small groups.
+const idleAfter = 2 * time.Second
 
 // OpenTree opens the tree below the absolute path root, creating it when there
 // is none.
@@ -68,12 +76,46 @@ func makeRoot(p string) error {
 func (t *Tree) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.idle != nil {
+		t.idle.Stop()
+	}
+	return errors.Join(t.tidy(), t.root.Close())
+}
+
+// tidy removes the staging directories. The caller holds the lock.
+func (t *Tree) tidy() error {
 	var errs []error
 	for _, s := range t.made {
 		errs = append(errs, s.close())
 	}
-	t.stages, t.made = nil, nil
-	return errors.Join(append(errs, t.root.Close())...)
+	t.made = nil
+	clear(t.stages)
+	return errors.Join(errs...)
+}
+
+// begin and end say how many groups are under way.
+func (t *Tree) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.groups++
+	if t.idle != nil {
+		t.idle.Stop()
+	}
+}
+
+func (t *Tree) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.groups--; t.groups > 0 {
+		return
+	}
+	t.idle = time.AfterFunc(idleAfter, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.groups == 0 {
+			_ = t.tidy() // what stays is swept by whoever stages something next
+		}
+	})
 }
 
 // walk opens the directory dir, a slash-separated path below the root, following

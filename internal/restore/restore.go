@@ -116,7 +116,7 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 	tombstones := make([]string, len(items))
 	for i := range items {
 		done[i].Request = items[i]
-		done[i].Target = filepath.Join(s.Root, filepath.FromSlash(items[i].Output))
+		done[i].Target = target(s.Root, items[i].Output)
 		tombstones[i] = items[i].Tombstone
 	}
 	group, err := r.newGroup(s, len(items))
@@ -149,6 +149,14 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 		done[i].Durations.Write += written
 	}
 	return done, nil
+}
+
+// target is the whole name of an output: a path, or the URL of an object.
+func target(root, output string) string {
+	if strings.Contains(root, "://") {
+		return strings.TrimSuffix(root, "/") + "/" + output
+	}
+	return filepath.Join(root, filepath.FromSlash(output))
 }
 
 func withoutBytes(a schemas.Artifact) error {

@@ -179,7 +179,7 @@ func (r *run) writeLarge(ctx context.Context, i int) error {
 	switch code := fault.CodeOf(err); {
 	case err == nil:
 		return nil
-	case code == schemas.CodeArtifactMissing:
+	case code == schemas.CodeArtifactMissing && a.URL == "":
 		return r.vanished(ctx, i)
 	case code.Class() == schemas.ClassBackendDown,
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
