@@ -42,6 +42,7 @@ const (
 	CodeArchiveBusy         Code = "archive_busy"
 	CodeArchiveCorrupt      Code = "archive_corrupt"
 	CodeArchiveError        Code = "archive_error"
+	CodeLedgerDown          Code = "ledger_down"
 	CodeBadRequest          Code = "bad_request"
 	CodeInternal            Code = "internal"
 )
@@ -68,8 +69,8 @@ var codes = []CodeInfo{
 		"the blob is damaged; restore it from a backup of the archive"},
 	{CodeIntegrityMismatch, ClassPermanent, "the decoded bytes do not have the size or SHA-256 that the archive declares",
 		"the blob is damaged or was tampered with; nothing was written; restore it from a backup of the archive"},
-	{CodeTooLarge, ClassPermanent, "the artifact cannot be decoded within the memory allowed",
-		"raise --memory"},
+	{CodeTooLarge, ClassPermanent, "the artifact is larger than allowed: to be decoded in memory, or to be stored in the database",
+		"the detail names the limit: raise --memory, or the database's own setting"},
 	{CodePathRefused, ClassPermanent, "the output is not a usable path below the destination root",
 		"correct the output in the manifest, or choose the root with --root"},
 	{CodeDestinationExists, ClassPermanent, "other content stands already where the output should go",
@@ -89,9 +90,11 @@ var codes = []CodeInfo{
 	{CodeArchiveBusy, ClassTransient, "the archive is locked by somebody else",
 		"it is tried again by itself; end long transactions on the archive"},
 	{CodeArchiveCorrupt, ClassPermanent, "the archive's database is damaged or is no archive",
-		"check it with its own tools (sqlite3 FILE 'PRAGMA integrity_check'); restore it from a backup"},
+		"check it with the database's own tools (for SQLite: sqlite3 FILE 'PRAGMA integrity_check'); restore it from a backup"},
 	{CodeArchiveError, ClassTransient, "the archive answered a query with an error",
 		"see the detail; it is tried again by itself"},
+	{CodeLedgerDown, ClassBackendDown, "the ledger's database does not answer",
+		"check that its server is there; work continues by itself when it is back"},
 	{CodeBadRequest, ClassPoison, "the request cannot be understood",
 		"correct what published it; its payload is kept with the result"},
 	{CodeInternal, ClassPermanent, "exhume itself failed on this item",

@@ -187,12 +187,18 @@ var shared struct {
 // Main runs a package's tests, and ends the servers that they started.
 func Main(m *testing.M) {
 	code := m.Run()
+	Stop()
+	os.Exit(code)
+}
+
+// Stop ends the servers that tests share, for those who do not call Main.
+func Stop() {
 	shared.Lock()
+	defer shared.Unlock()
 	for _, s := range shared.servers {
 		s.remove()
 	}
-	shared.Unlock()
-	os.Exit(code)
+	shared.servers = nil
 }
 
 // share keeps a server until Main ends.

@@ -22,8 +22,8 @@ type batchRow struct {
 
 func scanBatch(scan func(...any) error) (batchRow, error) {
 	var b batchRow
-	var created, sealed, ended sql.NullInt64
-	err := scan(&b.no, &b.ID, &b.State, &b.Settings.Root, &b.Settings.Overwrite, &b.Settings.Mode,
+	var created, sealed, ended *int64
+	err := scan(&b.no, &b.ID, (*string)(&b.State), &b.Settings.Root, (*string)(&b.Settings.Overwrite), &b.Settings.Mode,
 		&b.Actor, &b.Manifest, &b.ManifestSHA256, &b.Archive, &b.Total, &created, &sealed, &ended,
 		&b.Counts.Restored, &b.Counts.Unchanged, &b.Counts.Failed, &b.Counts.Skipped, &b.Counts.Cancelled, &b.Counts.Bytes)
 	b.CreatedAt, b.SealedAt, b.EndedAt = instant(created), instant(sealed), instant(ended)
@@ -31,28 +31,25 @@ func scanBatch(scan func(...any) error) (batchRow, error) {
 }
 
 // nanos is how a time is stored, nil for none.
-func nanos(t time.Time) any {
+func nanos(t time.Time) *int64 {
 	if t.IsZero() {
 		return nil
 	}
-	return t.UnixNano()
+	n := t.UnixNano()
+	return &n
 }
 
-func instant(n sql.NullInt64) time.Time {
-	if !n.Valid {
+func instant(n *int64) time.Time {
+	if n == nil {
 		return time.Time{}
 	}
-	return time.Unix(0, n.Int64).UTC()
+	return time.Unix(0, *n).UTC()
 }
 
-// querier is a pool or a transaction.
-type querier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-// batchByID gives the batch with exactly this id, or ErrNotFound.
-func batchByID(ctx context.Context, q querier, id string) (batchRow, error) {
-	b, err := scanBatch(q.QueryRowContext(ctx, `SELECT `+batchColumns+` FROM batch WHERE id = ?`, id).Scan)
+// batchByID gives the batch with exactly this id, or ErrNotFound; lock is empty,
+// or dialect.lockRow.
+func batchByID(ctx context.Context, q querier, id, lock string) (batchRow, error) {
+	b, err := scanBatch(q.queryRow(ctx, `SELECT `+batchColumns+` FROM batch WHERE id = $1`+lock, id).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return b, notFound(id)
 	}
@@ -62,26 +59,22 @@ func batchByID(ctx context.Context, q querier, id string) (batchRow, error) {
 // Create inserts the batch, without counts, or gives the one that has its id
 // already; created says which. An empty state is StateOpen.
 func (l *Ledger) Create(ctx context.Context, b schemas.Batch) (s schemas.Summary, created bool, err error) {
-	if err := schemas.CheckName(b.ID); err != nil {
+	if err := schemas.CheckName(b.ID); err != nil && b.ID != schemas.Single {
 		return s, false, fmt.Errorf("batch %w", err)
 	}
 	if b.State == "" {
 		b.State = schemas.StateOpen
 	}
-	err = l.inTx(ctx, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, `INSERT INTO batch (id, state, root, overwrite, mode, actor, manifest, manifest_sha256,
-			archive, total, created_at, sealed_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			b.ID, b.State, b.Settings.Root, b.Settings.Overwrite, b.Settings.Mode, b.Actor, b.Manifest, b.ManifestSHA256,
+	err = l.inTx(ctx, func(t tx) error {
+		n, err := t.exec(ctx, `INSERT INTO batch (id, state, root, overwrite, mode, actor, manifest, manifest_sha256,
+			archive, total, created_at, sealed_at, ended_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING`,
+			b.ID, string(b.State), b.Settings.Root, string(b.Settings.Overwrite), b.Settings.Mode, b.Actor, b.Manifest, b.ManifestSHA256,
 			b.Archive, b.Total, nanos(b.CreatedAt), nanos(b.SealedAt), nanos(b.EndedAt))
 		if err != nil {
 			return fmt.Errorf("create batch %s: %w", b.ID, err)
 		}
-		n, err := res.RowsAffected()
-		if err != nil {
-			return fmt.Errorf("create batch %s: %w", b.ID, err)
-		}
 		created = n == 1
-		row, err := batchByID(ctx, tx, b.ID)
+		row, err := batchByID(ctx, t, b.ID, "")
 		s = row.Summary
 		return err
 	})
@@ -92,8 +85,8 @@ func (l *Ledger) Create(ctx context.Context, b schemas.Batch) (s schemas.Summary
 // running. Sealing it again with the same figures changes nothing; with others
 // it is an error, and so is a total that leaves out items with results.
 func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA256 string, at time.Time) (s schemas.Summary, err error) {
-	err = l.inTx(ctx, func(tx *sql.Tx) error {
-		b, err := batchByID(ctx, tx, id)
+	err = l.inTx(ctx, func(t tx) error {
+		b, err := batchByID(ctx, t, id, l.db.dialect().lockRow)
 		if err != nil {
 			return err
 		}
@@ -110,15 +103,15 @@ func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA25
 			return fmt.Errorf("batch %s cannot be sealed with %d items", id, total)
 		}
 		var beyond int64
-		err = tx.QueryRowContext(ctx, `SELECT idx FROM result WHERE batch_no = ? AND idx >= ? LIMIT 1`, b.no, total).Scan(&beyond)
+		err = t.queryRow(ctx, `SELECT idx FROM result WHERE batch_no = $1 AND idx >= $2 LIMIT 1`, b.no, total).Scan(&beyond)
 		if err == nil {
 			return fmt.Errorf("batch %s cannot be sealed with %d items: there is a result of item %d", id, total, beyond)
 		}
 		if !errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("seal batch %s: %w", id, err)
 		}
-		b, err = scanBatch(tx.QueryRowContext(ctx, `UPDATE batch SET state = ?, total = ?, manifest_sha256 = ?, sealed_at = ?
-			WHERE no = ? RETURNING `+batchColumns, schemas.StateRunning, total, manifestSHA256, nanos(at), b.no).Scan)
+		b, err = scanBatch(t.queryRow(ctx, `UPDATE batch SET state = $1, total = $2, manifest_sha256 = $3, sealed_at = $4
+			WHERE no = $5 RETURNING `+batchColumns, string(schemas.StateRunning), total, manifestSHA256, nanos(at), b.no).Scan)
 		if err != nil {
 			return fmt.Errorf("seal batch %s: %w", id, err)
 		}
@@ -135,8 +128,8 @@ func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at tim
 	if !state.Final() {
 		return s, fmt.Errorf("batch %s cannot end in the state %q", id, state)
 	}
-	err = l.inTx(ctx, func(tx *sql.Tx) error {
-		b, err := batchByID(ctx, tx, id)
+	err = l.inTx(ctx, func(t tx) error {
+		b, err := batchByID(ctx, t, id, l.db.dialect().lockRow)
 		if err != nil {
 			return err
 		}
@@ -147,8 +140,8 @@ func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at tim
 		case b.State.Final():
 			return fmt.Errorf("batch %s cannot become %s: it has ended (%s)", id, state, b.State)
 		}
-		b, err = scanBatch(tx.QueryRowContext(ctx, `UPDATE batch SET state = ?, ended_at = ? WHERE no = ? RETURNING `+batchColumns,
-			state, nanos(at), b.no).Scan)
+		b, err = scanBatch(t.queryRow(ctx, `UPDATE batch SET state = $1, ended_at = $2 WHERE no = $3 RETURNING `+batchColumns,
+			string(state), nanos(at), b.no).Scan)
 		if err != nil {
 			return fmt.Errorf("end batch %s: %w", id, err)
 		}
@@ -156,7 +149,7 @@ func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at tim
 		if pos == (schemas.EvidencePosition{}) {
 			return nil
 		}
-		return setPosition(ctx, tx, pos)
+		return l.setPosition(ctx, t, pos)
 	})
 	return s, err
 }

@@ -12,218 +12,226 @@ import (
 )
 
 func TestABatchComesBackAsItWasCreated(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	want := schemas.Summary{Batch: sampleBatch("b1")}
-	got, created, err := l.Create(t.Context(), want.Batch)
-	if err != nil || !created {
-		t.Fatalf("created %v, %v", created, err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	other := sampleBatch("b1")
-	other.Actor, other.Settings.Root, other.State = "eve", "/elsewhere", schemas.StateRunning
-	got, created, err = l.Create(t.Context(), other)
-	if err != nil || created {
-		t.Errorf("created again: %v, %v", created, err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the batch that exists: %s", diff)
-	}
-	bare, _, err := l.Create(t.Context(), schemas.Batch{ID: "b2"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(schemas.Summary{Batch: schemas.Batch{ID: "b2", State: schemas.StateOpen}}, bare); diff != "" {
-		t.Error(diff)
-	}
-	if _, _, err := l.Create(t.Context(), schemas.Batch{ID: "b 3"}); err == nil || !strings.Contains(err.Error(), `"b 3"`) {
-		t.Errorf("got %v, want an error that names the id", err)
-	}
-}
-
-func TestSeal(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	mustCreate(t, l, "b1", "ended")
-	want := schemas.Summary{Batch: sampleBatch("b1")}
-	want.State, want.Total, want.ManifestSHA256, want.SealedAt = schemas.StateRunning, 7, "abcd", at(9)
-	for _, when := range []int64{9, 10} {
-		got, err := l.Seal(t.Context(), "b1", 7, "abcd", at(when))
-		if err != nil {
-			t.Fatal(err)
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		want := schemas.Summary{Batch: sampleBatch("b1")}
+		got, created, err := l.Create(t.Context(), want.Batch)
+		if err != nil || !created {
+			t.Fatalf("created %v, %v", created, err)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-	}
-	if _, err := l.End(t.Context(), "ended", schemas.StateFailed, at(3), schemas.EvidencePosition{}); err != nil {
-		t.Fatal(err)
-	}
-	mustCreate(t, l, "begun")
-	mustRecord(t, l, &notebook{}, sampleResults("begun", 5, 1))
-	for name, tc := range map[string]struct {
-		id     string
-		total  int64
-		sha256 string
-		why    string
-	}{
-		"other total":    {"b1", 8, "abcd", "is sealed with 7 items"},
-		"other manifest": {"b1", 7, "abce", "is sealed with 7 items"},
-		"ended":          {"ended", 7, "abcd", "has ended"},
-		"negative":       {"begun", -1, "abcd", "-1 items"},
-		"too few":        {"begun", 5, "abcd", "result of item 5"},
-		"unknown":        {"nowhere", 5, "abcd", "no such batch"},
-	} {
-		if _, err := l.Seal(t.Context(), tc.id, tc.total, tc.sha256, at(11)); err == nil || !strings.Contains(err.Error(), tc.why) {
-			t.Errorf("%s: got %v, want %q", name, err, tc.why)
+		other := sampleBatch("b1")
+		other.Actor, other.Settings.Root, other.State = "eve", "/elsewhere", schemas.StateRunning
+		got, created, err = l.Create(t.Context(), other)
+		if err != nil || created {
+			t.Errorf("created again: %v, %v", created, err)
 		}
-	}
-	if s, err := l.Seal(t.Context(), "begun", 6, "", at(11)); err != nil || s.Open() != 5 {
-		t.Errorf("got %+v, %v", s, err)
-	}
-}
-
-func TestAnEmptyBatchCanBeSealedTwice(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	mustCreate(t, l, "b1")
-	for range 2 {
-		if s, err := l.Seal(t.Context(), "b1", 0, "", at(2)); err != nil || s.State != schemas.StateRunning {
-			t.Errorf("got %+v, %v", s, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("the batch that exists: %s", diff)
 		}
-	}
-	if _, err := l.Seal(t.Context(), "b1", 1, "", at(2)); err == nil {
-		t.Error("sealed again with another total")
-	}
-}
-
-func TestEnd(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	mustCreate(t, l, "b1", "b2")
-	pos := schemas.EvidencePosition{Offset: 500, Seq: 3, Prev: "ab"}
-	for _, when := range []int64{20, 21} {
-		s, err := l.End(t.Context(), "b1", schemas.StatePartial, at(when), pos)
-		if err != nil || s.State != schemas.StatePartial || !s.EndedAt.Equal(at(20)) {
-			t.Errorf("got %+v, %v", s, err)
-		}
-	}
-	if got, ok, err := l.Position(t.Context()); got != pos || !ok || err != nil {
-		t.Errorf("position %+v, %v, %v", got, ok, err)
-	}
-	if _, err := l.End(t.Context(), "b1", schemas.StateSucceeded, at(22), pos); err == nil || !strings.Contains(err.Error(), "has ended (partial)") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := l.End(t.Context(), "b2", schemas.StateRunning, at(22), pos); err == nil {
-		t.Error("ended as running")
-	}
-	if _, err := l.End(t.Context(), "nowhere", schemas.StateFailed, at(22), pos); !errors.Is(err, ErrNotFound) {
-		t.Errorf("got %v, want ErrNotFound", err)
-	}
-	if _, err := l.End(t.Context(), "b2", schemas.StateFailed, at(22), schemas.EvidencePosition{}); err != nil {
-		t.Error(err)
-	}
-	if got, _, _ := l.Position(t.Context()); got != pos {
-		t.Errorf("position %+v, want it unchanged", got)
-	}
-}
-
-func TestPosition(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	if pos, ok, err := l.Position(t.Context()); ok || err != nil || pos != (schemas.EvidencePosition{}) {
-		t.Errorf("got %+v, %v, %v", pos, ok, err)
-	}
-	for _, want := range []schemas.EvidencePosition{{Offset: 9, Seq: 2, Prev: "ab"}, {Offset: 3, Seq: 1, Prev: "cd"}} {
-		if err := l.SetPosition(t.Context(), want); err != nil {
-			t.Fatal(err)
-		}
-		if pos, ok, err := l.Position(t.Context()); !ok || err != nil || pos != want {
-			t.Errorf("got %+v, %v, %v", pos, ok, err)
-		}
-	}
-}
-
-func TestBatchByReference(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	if _, err := l.Batch(t.Context(), Latest); !errors.Is(err, ErrNotFound) {
-		t.Errorf("got %v, want ErrNotFound", err)
-	}
-	mustCreate(t, l, "abc", "abcd-1", "abcd_2", "abZ", "zzz", "m-9", "m_", "mz")
-	for ref, want := range map[string]string{
-		"abc": "abc", "abcd-1": "abcd-1", "abcd_": "abcd_2", "abZ": "abZ", "z": "zzz", "m-": "m-9", Latest: "mz",
-		// Several, none, and what is no name.
-		"a": "", "abcd": "", "m": "", "q": "", "ABC": "", "abcde": "", "": "", "%": "", "*": "", "a b": "",
-	} {
-		got, err := l.Batch(t.Context(), ref)
-		if got.ID != want || (err == nil) != (want != "") {
-			t.Errorf("%q: got %q, %v; want %q", ref, got.ID, err, want)
-		}
-	}
-	_, err := l.Batch(t.Context(), "abc~")
-	if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), `"abc~"`) {
-		t.Errorf("got %v, want ErrNotFound with the reference", err)
-	}
-	_, err = l.Batch(t.Context(), "abcd")
-	if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "abcd_2, abcd-1") {
-		t.Errorf("got %v, want both candidates", err)
-	}
-	for i := range 20 {
-		mustCreate(t, l, fmt.Sprintf("many-%02d", i))
-	}
-	if _, err = l.Batch(t.Context(), "many"); err == nil || !strings.HasSuffix(err.Error(), "many-10, …") {
-		t.Errorf("got %v, want ten candidates and a sign that there are more", err)
-	}
-	mustCreate(t, l, "newer")
-	if got, err := l.Batch(t.Context(), Latest); err != nil || got.ID != "newer" {
-		t.Errorf("got %q, %v, want the newest", got.ID, err)
-	}
-}
-
-func TestListsOfBatches(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	mustCreate(t, l, "b1", "b2", "b3", "b4")
-	if _, err := l.Seal(t.Context(), "b3", 1, "", at(1)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.End(t.Context(), "b2", schemas.StateSucceeded, at(1), schemas.EvidencePosition{}); err != nil {
-		t.Fatal(err)
-	}
-	ids := func(batches []schemas.Summary, err error) string {
-		t.Helper()
+		bare, _, err := l.Create(t.Context(), schemas.Batch{ID: "b2"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var s []string
-		for _, b := range batches {
-			s = append(s, b.ID)
+		if diff := cmp.Diff(schemas.Summary{Batch: schemas.Batch{ID: "b2", State: schemas.StateOpen}}, bare); diff != "" {
+			t.Error(diff)
 		}
-		return strings.Join(s, " ")
-	}
-	for _, tc := range []struct{ got, want string }{
-		{ids(l.Batches(t.Context(), 0)), "b4 b3 b2 b1"},
-		{ids(l.Batches(t.Context(), 2)), "b4 b3"},
-		{ids(l.Active(t.Context())), "b1 b3 b4"},
-	} {
-		if tc.got != tc.want {
-			t.Errorf("got %s, want %s", tc.got, tc.want)
+		if _, _, err := l.Create(t.Context(), schemas.Batch{ID: "b 3"}); err == nil || !strings.Contains(err.Error(), `"b 3"`) {
+			t.Errorf("got %v, want an error that names the id", err)
 		}
-	}
+	})
+}
+
+func TestSeal(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "b1", "ended")
+		want := schemas.Summary{Batch: sampleBatch("b1")}
+		want.State, want.Total, want.ManifestSHA256, want.SealedAt = schemas.StateRunning, 7, "abcd", at(9)
+		for _, when := range []int64{9, 10} {
+			got, err := l.Seal(t.Context(), "b1", 7, "abcd", at(when))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		}
+		if _, err := l.End(t.Context(), "ended", schemas.StateFailed, at(3), schemas.EvidencePosition{}); err != nil {
+			t.Fatal(err)
+		}
+		mustCreate(t, l, "begun")
+		mustRecord(t, l, &notebook{}, sampleResults("begun", 5, 1))
+		for name, tc := range map[string]struct {
+			id     string
+			total  int64
+			sha256 string
+			why    string
+		}{
+			"other total":    {"b1", 8, "abcd", "is sealed with 7 items"},
+			"other manifest": {"b1", 7, "abce", "is sealed with 7 items"},
+			"ended":          {"ended", 7, "abcd", "has ended"},
+			"negative":       {"begun", -1, "abcd", "-1 items"},
+			"too few":        {"begun", 5, "abcd", "result of item 5"},
+			"unknown":        {"nowhere", 5, "abcd", "no such batch"},
+		} {
+			if _, err := l.Seal(t.Context(), tc.id, tc.total, tc.sha256, at(11)); err == nil || !strings.Contains(err.Error(), tc.why) {
+				t.Errorf("%s: got %v, want %q", name, err, tc.why)
+			}
+		}
+		if s, err := l.Seal(t.Context(), "begun", 6, "", at(11)); err != nil || s.Open() != 5 {
+			t.Errorf("got %+v, %v", s, err)
+		}
+	})
+}
+
+func TestAnEmptyBatchCanBeSealedTwice(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "b1")
+		for range 2 {
+			if s, err := l.Seal(t.Context(), "b1", 0, "", at(2)); err != nil || s.State != schemas.StateRunning {
+				t.Errorf("got %+v, %v", s, err)
+			}
+		}
+		if _, err := l.Seal(t.Context(), "b1", 1, "", at(2)); err == nil {
+			t.Error("sealed again with another total")
+		}
+	})
+}
+
+func TestEnd(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "b1", "b2")
+		pos := schemas.EvidencePosition{Offset: 500, Seq: 3, Prev: "ab"}
+		for _, when := range []int64{20, 21} {
+			s, err := l.End(t.Context(), "b1", schemas.StatePartial, at(when), pos)
+			if err != nil || s.State != schemas.StatePartial || !s.EndedAt.Equal(at(20)) {
+				t.Errorf("got %+v, %v", s, err)
+			}
+		}
+		if got, ok, err := l.Position(t.Context()); got != pos || !ok || err != nil {
+			t.Errorf("position %+v, %v, %v", got, ok, err)
+		}
+		if _, err := l.End(t.Context(), "b1", schemas.StateSucceeded, at(22), pos); err == nil || !strings.Contains(err.Error(), "has ended (partial)") {
+			t.Errorf("got %v", err)
+		}
+		if _, err := l.End(t.Context(), "b2", schemas.StateRunning, at(22), pos); err == nil {
+			t.Error("ended as running")
+		}
+		if _, err := l.End(t.Context(), "nowhere", schemas.StateFailed, at(22), pos); !errors.Is(err, ErrNotFound) {
+			t.Errorf("got %v, want ErrNotFound", err)
+		}
+		if _, err := l.End(t.Context(), "b2", schemas.StateFailed, at(22), schemas.EvidencePosition{}); err != nil {
+			t.Error(err)
+		}
+		if got, _, _ := l.Position(t.Context()); got != pos {
+			t.Errorf("position %+v, want it unchanged", got)
+		}
+	})
+}
+
+func TestPosition(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		if pos, ok, err := l.Position(t.Context()); ok || err != nil || pos != (schemas.EvidencePosition{}) {
+			t.Errorf("got %+v, %v, %v", pos, ok, err)
+		}
+		for _, want := range []schemas.EvidencePosition{{Offset: 9, Seq: 2, Prev: "ab"}, {Offset: 3, Seq: 1, Prev: "cd"}} {
+			if err := l.SetPosition(t.Context(), want); err != nil {
+				t.Fatal(err)
+			}
+			if pos, ok, err := l.Position(t.Context()); !ok || err != nil || pos != want {
+				t.Errorf("got %+v, %v, %v", pos, ok, err)
+			}
+		}
+	})
+}
+
+func TestBatchByReference(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		if _, err := l.Batch(t.Context(), Latest); !errors.Is(err, ErrNotFound) {
+			t.Errorf("got %v, want ErrNotFound", err)
+		}
+		mustCreate(t, l, "abc", "abcd-1", "abcd_2", "abZ", "zzz", "m-9", "m_", "mz")
+		for ref, want := range map[string]string{
+			"abc": "abc", "abcd-1": "abcd-1", "abcd_": "abcd_2", "abZ": "abZ", "z": "zzz", "m-": "m-9", Latest: "mz",
+			// Several, none, and what is no name.
+			"a": "", "abcd": "", "m": "", "q": "", "ABC": "", "abcde": "", "": "", "%": "", "*": "", "a b": "",
+		} {
+			got, err := l.Batch(t.Context(), ref)
+			if got.ID != want || (err == nil) != (want != "") {
+				t.Errorf("%q: got %q, %v; want %q", ref, got.ID, err, want)
+			}
+		}
+		_, err := l.Batch(t.Context(), "abc~")
+		if !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), `"abc~"`) {
+			t.Errorf("got %v, want ErrNotFound with the reference", err)
+		}
+		_, err = l.Batch(t.Context(), "abcd")
+		if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "abcd_2, abcd-1") {
+			t.Errorf("got %v, want both candidates", err)
+		}
+		for i := range 20 {
+			mustCreate(t, l, fmt.Sprintf("many-%02d", i))
+		}
+		if _, err = l.Batch(t.Context(), "many"); err == nil || !strings.HasSuffix(err.Error(), "many-10, …") {
+			t.Errorf("got %v, want ten candidates and a sign that there are more", err)
+		}
+		mustCreate(t, l, "newer")
+		if got, err := l.Batch(t.Context(), Latest); err != nil || got.ID != "newer" {
+			t.Errorf("got %q, %v, want the newest", got.ID, err)
+		}
+	})
+}
+
+func TestListsOfBatches(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "b1", "b2", "b3", "b4")
+		if _, err := l.Seal(t.Context(), "b3", 1, "", at(1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.End(t.Context(), "b2", schemas.StateSucceeded, at(1), schemas.EvidencePosition{}); err != nil {
+			t.Fatal(err)
+		}
+		ids := func(batches []schemas.Summary, err error) string {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s []string
+			for _, b := range batches {
+				s = append(s, b.ID)
+			}
+			return strings.Join(s, " ")
+		}
+		for _, tc := range []struct{ got, want string }{
+			{ids(l.Batches(t.Context(), 0)), "b4 b3 b2 b1"},
+			{ids(l.Batches(t.Context(), 2)), "b4 b3"},
+			{ids(l.Active(t.Context())), "b1 b3 b4"},
+		} {
+			if tc.got != tc.want {
+				t.Errorf("got %s, want %s", tc.got, tc.want)
+			}
+		}
+	})
 }
 
 // Find knows whole ids only.
 func TestFind(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	mustCreate(t, l, "abc")
-	for id, want := range map[string]bool{"abc": true, "ab": false, Latest: false, "": false} {
-		s, found, err := l.Find(t.Context(), id)
-		if err != nil || found != want || found && s.ID != id {
-			t.Errorf("Find(%q) = %q, %v, %v; want found %v", id, s.ID, found, err, want)
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "abc")
+		for id, want := range map[string]bool{"abc": true, "ab": false, Latest: false, "": false} {
+			s, found, err := l.Find(t.Context(), id)
+			if err != nil || found != want || found && s.ID != id {
+				t.Errorf("Find(%q) = %q, %v, %v; want found %v", id, s.ID, found, err, want)
+			}
 		}
-	}
+	})
 }

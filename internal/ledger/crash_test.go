@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/exhume/exhume/internal/dbtest"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, recordForEver(path))
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	dbtest.Main(m)
 }
 
 // recordForEver prints a line after each group that Record said is kept.

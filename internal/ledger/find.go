@@ -9,7 +9,7 @@ import (
 
 // Find gives the batch with exactly this id, if there is one.
 func (r *Reader) Find(ctx context.Context, id string) (s schemas.Summary, found bool, err error) {
-	b, err := batchByID(ctx, r.db, id)
+	b, err := batchByID(ctx, r.db, id, "")
 	if errors.Is(err, ErrNotFound) {
 		return s, false, nil
 	}

@@ -1,5 +1,5 @@
-// Package ledger keeps batches and their results in a SQLite file and answers
-// every question about them.
+// Package ledger keeps batches and their results, in a SQLite file or in a
+// PostgreSQL database, and answers every question about them.
 //
 // A result, once recorded, never changes and never goes away. The counts of a
 // batch are a cache of its results, changed in the same transaction.
@@ -7,162 +7,96 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
-
-	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
 // Reader answers questions about a ledger. All its methods may be used by
 // several goroutines at once, and while another process writes.
 type Reader struct {
-	path string
-	db   *sql.DB
+	name   string
+	writer string
+	db     database
 }
 
 // Ledger also records. Its methods may be used by several goroutines at once;
-// those that write wait for each other, those of Reader wait for nobody.
-type Ledger struct {
-	*Reader
-	// w has one connection, so that writers queue up here and not in SQLite.
-	w          *sql.DB
-	insertMany *sql.Stmt
-	insertOne  *sql.Stmt
+// those that write wait for each other, those of Reader wait for nobody. On
+// PostgreSQL, several processes may record in one ledger at once.
+type Ledger struct{ *Reader }
+
+// Options say how a ledger is opened; the zero value is right for one process
+// with a ledger of its own.
+type Options struct {
+	// Writer is the name of whoever records: whose evidence log it is that the
+	// evidence position is a place in. Writers that work at the same time must
+	// have different names.
+	Writer string
+	// Migrate lets Open bring the schema of a PostgreSQL ledger up to date. A
+	// SQLite file always is.
+	Migrate bool
 }
 
-// Open opens the ledger at path for writing. It makes the file (0600) and its
-// directories when they are missing and brings an older ledger up to date; a
-// newer one is refused.
-func Open(ctx context.Context, path string) (*Ledger, error) {
-	l, err := open(ctx, path)
+// Open opens a ledger for writing with the zero Options.
+func Open(ctx context.Context, where string) (*Ledger, error) {
+	return OpenWith(ctx, where, Options{})
+}
+
+// OpenWith opens the ledger at where for writing: a postgres:// or postgresql://
+// URL, or the path of a SQLite file. It makes the file (0600) and its directories
+// when they are missing. A ledger that is not up to date, or is of a newer
+// program that this one is not compatible with, is refused.
+func OpenWith(ctx context.Context, where string, o Options) (*Ledger, error) {
+	db, err := openForWriting(ctx, where, o.Migrate)
 	if err != nil {
-		return nil, fmt.Errorf("ledger %s: %w", path, err)
+		return nil, fmt.Errorf("ledger %s: %w", shown(where), err)
 	}
-	return l, nil
+	return &Ledger{&Reader{name: shown(where), writer: o.Writer, db: db}}, nil
 }
 
-func open(ctx context.Context, path string) (_ *Ledger, err error) {
-	if err := create(path); err != nil {
-		return nil, err
+func openForWriting(ctx context.Context, where string, migrate bool) (database, error) {
+	if isPostgres(where) {
+		return openPostgres(ctx, where, migrate)
 	}
-	l := &Ledger{}
-	defer func() {
-		if err != nil {
-			_ = l.Close()
-		}
-	}()
-	// FULL: what was recorded is acknowledged, so it must survive a power cut.
-	l.w, err = connect(path, 1, "_txlock=immediate", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)")
+	return openSQLite(ctx, where)
+}
+
+// OpenReader opens the ledger at where (see OpenWith) for questions only, also
+// while a Ledger is open on it here or in another process. A missing file is an
+// error that wraps fs.ErrNotExist.
+func OpenReader(ctx context.Context, where string) (*Reader, error) {
+	db, err := openForReading(ctx, where)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("ledger %s: %w", shown(where), err)
 	}
-	if err := migrate(ctx, l.w, path); err != nil {
-		return nil, err
-	}
-	if l.insertMany, err = l.w.PrepareContext(ctx, insertSQL(insertRows)); err != nil {
-		return nil, err
-	}
-	if l.insertOne, err = l.w.PrepareContext(ctx, insertSQL(1)); err != nil {
-		return nil, err
-	}
-	l.Reader, err = newReader(path)
-	return l, err
+	return &Reader{name: shown(where), db: db}, nil
 }
 
-// create makes the file before SQLite does, for its mode; the files that SQLite
-// puts beside it get the same one.
-func create(path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+func openForReading(ctx context.Context, where string) (database, error) {
+	if isPostgres(where) {
+		return openPostgres(ctx, where, false)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
+	return openSQLiteReader(ctx, where)
 }
 
-// OpenReader opens the ledger at path for questions only, also while a Ledger
-// is open on it here or in another process. A missing file is an error that
-// wraps fs.ErrNotExist.
-func OpenReader(ctx context.Context, path string) (*Reader, error) {
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no ledger at %s yet; the collector makes it when it first runs (%w)", path, fs.ErrNotExist)
-	}
-	r, err := newReader(path)
-	if err != nil {
-		return nil, fmt.Errorf("ledger %s: %w", path, err)
-	}
-	if err := checkVersion(ctx, r.db); err != nil {
-		_ = r.Close()
-		return nil, fmt.Errorf("ledger %s: %w", path, err)
-	}
-	return r, nil
-}
-
-func newReader(path string) (*Reader, error) {
-	db, err := connect(path, max(4, runtime.GOMAXPROCS(0)), "mode=ro")
-	return &Reader{path: path, db: db}, err
-}
-
-// connect opens a pool of at most n connections, which stay open.
-func connect(path string, n int, options ...string) (*sql.DB, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	name := url.URL{Scheme: "file", Path: filepath.ToSlash(abs)}
-	name.RawQuery = strings.Join(append(options, "_busy_timeout=10000"), "&")
-	db, err := sql.Open("sqlite", name.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(n)
-	db.SetMaxIdleConns(n)
-	return db, nil
-}
-
-// Path is the ledger's file name as it was given.
-func (r *Reader) Path() string { return r.path }
+// Path is the ledger's file name as it was given, or the address of its
+// PostgreSQL database without user and password.
+func (r *Reader) Path() string { return r.name }
 
 // Close closes the ledger; call it when nothing uses it any more.
-func (r *Reader) Close() error { return r.db.Close() }
-
-// Close closes the ledger; call it when nothing uses it any more.
-func (l *Ledger) Close() error {
-	var errs []error
-	if l.Reader != nil {
-		errs = append(errs, l.Reader.Close())
-	}
-	if l.w != nil {
-		errs = append(errs, l.w.Close()) // the last one tidies up the write-ahead log
-	}
-	return errors.Join(errs...)
-}
+func (r *Reader) Close() error { return r.db.close() }
 
 // inTx runs f in a transaction of the writer. A transaction that has begun is
 // not broken off by ctx alone, only by an error of f.
-func (l *Ledger) inTx(ctx context.Context, f func(tx *sql.Tx) error) error {
+func (l *Ledger) inTx(ctx context.Context, f func(t tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	tx, err := l.w.BeginTx(context.WithoutCancel(ctx), nil)
-	if err != nil {
-		return fmt.Errorf("ledger %s: %w", l.path, err)
+	var failed error
+	err := l.db.write(ctx, func(t tx) error {
+		failed = f(t)
+		return failed
+	})
+	if failed != nil {
+		return failed // it says itself what it is about
 	}
-	defer func() { _ = tx.Rollback() }() // nothing once committed
-	if err := f(tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("ledger %s: %w", l.path, err)
-	}
-	return nil
+	return l.named(err)
 }

@@ -2,79 +2,99 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
-	"time"
+	"path"
+	"regexp"
+	"strings"
 
-	"github.com/gofrs/flock"
 	"github.com/pressly/goose/v3"
 )
 
-//go:embed migrations/*.sql
-var migrations embed.FS
+//go:embed migrations
+var migrationFiles embed.FS
 
-const (
-	// schemaVersion is the number of the last migration, which sets the file's
-	// user_version to it.
-	schemaVersion = 1
-	// applicationID marks a SQLite file as a ledger ("exhm").
-	applicationID = 0x6578686d
-)
-
-// migrate brings the schema up to date. When it is already, that costs a look
-// at the file's header.
-func migrate(ctx context.Context, db *sql.DB, path string) error {
-	version, err := readVersion(ctx, db)
-	if err != nil || version == schemaVersion {
-		return err
-	}
-	// Two processes that open a new ledger at once must not both migrate it.
-	lock := flock.New(path + ".lock")
-	if _, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
-		return fmt.Errorf("wait for %s, which another process may hold: %w", lock.Path(), err)
-	}
-	defer func() { _ = lock.Unlock() }()
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return err
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("bring the schema up to date: %w", err)
-	}
-	return nil
+// step is one migration, to be applied or taken back.
+type step struct {
+	version int
+	up      bool
 }
 
-// checkVersion refuses a ledger that this program cannot read as it is.
-func checkVersion(ctx context.Context, db *sql.DB) error {
-	version, err := readVersion(ctx, db)
-	if err == nil && version < schemaVersion {
-		err = fmt.Errorf("its schema has version %d, older than %d; start this version's collector once to bring it up to date", version, schemaVersion)
+// migrateUp applies what is pending, each migration in a transaction of its own,
+// and gives the versions. Another process may be doing the same.
+func migrateUp(ctx context.Context, db database) (done []int, err error) {
+	all, err := readMigrations(db.dialect().migrations)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	for _, m := range all {
+		applied, err := take(ctx, db, step{m.Version, true})
+		if err != nil {
+			return done, fmt.Errorf("bring the schema up to date: migration %d: %w", m.Version, err)
+		}
+		if applied {
+			done = append(done, m.Version)
+		}
+	}
+	return done, nil
 }
 
-// readVersion gives the schema's version, 0 of an empty file. It refuses newer
-// ones and files that are no ledger.
-func readVersion(ctx context.Context, db *sql.DB) (int, error) {
-	var app, version, foreign int
-	err := db.QueryRowContext(ctx, `SELECT
-		(SELECT application_id FROM pragma_application_id),
-		(SELECT user_version FROM pragma_user_version),
-		(SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'goose_%' AND name NOT LIKE 'sqlite_%')`).
-		Scan(&app, &version, &foreign)
-	switch {
-	case err != nil:
-		return 0, err
-	case app != applicationID && (app != 0 || version != 0 || foreign != 0):
-		return 0, fmt.Errorf("this is a database, but no ledger of exhume; name another file")
-	case version > schemaVersion:
-		return 0, fmt.Errorf("its schema has version %d, but this program knows only up to %d; use the newer exhume that wrote it", version, schemaVersion)
+// take takes one step under a lock that lets one process change the schema at a
+// time; false if somebody else took it before.
+func take(ctx context.Context, db database, s step) (bool, error) {
+	files, err := fs.Sub(migrationFiles, db.dialect().migrations)
+	if err != nil {
+		return false, err
 	}
-	return version, nil
+	p, release, err := db.migrator(files, s)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	_, err = p.ApplyVersion(ctx, int64(s.version), s.up)
+	if errors.Is(err, goose.ErrAlreadyApplied) || errors.Is(err, goose.ErrNotApplied) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// readMigrations reads the migrations in a directory of migrationFiles.
+func readMigrations(dir string) ([]Migration, error) {
+	names, err := fs.Glob(migrationFiles, dir+"/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	var all []Migration
+	for _, name := range names {
+		text, err := migrationFiles.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		m, err := parseMigration(path.Base(name), string(text))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+var loses = regexp.MustCompile(`(?m)^-- loses: (.+)$`)
+
+// parseMigration reads a file NUMBER_NAME.sql.
+func parseMigration(file, text string) (m Migration, err error) {
+	if _, err := fmt.Sscanf(file, "%d_", &m.Version); err != nil {
+		return m, fmt.Errorf("migration %s: %w", file, err)
+	}
+	_, m.Name, _ = strings.Cut(strings.TrimSuffix(file, ".sql"), "_")
+	up, down, ok := strings.Cut(text, "-- +goose Down")
+	lost := loses.FindStringSubmatch(down)
+	if !ok || lost == nil {
+		return m, fmt.Errorf("migration %s does not say how it is taken back, and what that loses", file)
+	}
+	m.Up, m.Down = strings.TrimSpace(strings.TrimPrefix(up, "-- +goose Up")), strings.TrimSpace(down)
+	m.Loses = lost[1]
+	return m, nil
 }

@@ -9,30 +9,32 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// Position is the end of the evidence that belongs to what the ledger holds;
-// false when none was noted yet.
+// Position is the end of the writer's evidence that belongs to what the ledger
+// holds; false when none was noted yet.
 func (r *Reader) Position(ctx context.Context) (schemas.EvidencePosition, bool, error) {
 	var p schemas.EvidencePosition
-	err := r.db.QueryRowContext(ctx, `SELECT "offset", seq, prev FROM evidence`).Scan(&p.Offset, &p.Seq, &p.Prev)
+	err := r.db.queryRow(ctx, `SELECT "offset", seq, prev FROM evidence_position WHERE writer = $1`, r.writer).Scan(&p.Offset, &p.Seq, &p.Prev)
 	if errors.Is(err, sql.ErrNoRows) {
 		return p, false, nil
 	}
 	if err != nil {
-		return p, false, fmt.Errorf("ledger %s: evidence position: %w", r.path, err)
+		return p, false, r.named(fmt.Errorf("evidence position: %w", err))
 	}
 	return p, true, nil
 }
 
-// SetPosition notes the position, whatever was noted before.
+// SetPosition notes the position in the writer's evidence, whatever was noted
+// before.
 func (l *Ledger) SetPosition(ctx context.Context, pos schemas.EvidencePosition) error {
-	return l.inTx(ctx, func(tx *sql.Tx) error { return setPosition(ctx, tx, pos) })
+	return l.inTx(ctx, func(t tx) error { return l.setPosition(ctx, t, pos) })
 }
 
-func setPosition(ctx context.Context, tx *sql.Tx, pos schemas.EvidencePosition) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO evidence (no, "offset", seq, prev) VALUES (1, ?, ?, ?)
-		ON CONFLICT DO UPDATE SET "offset" = excluded."offset", seq = excluded.seq, prev = excluded.prev`, pos.Offset, pos.Seq, pos.Prev)
+func (l *Ledger) setPosition(ctx context.Context, t tx, pos schemas.EvidencePosition) error {
+	_, err := t.exec(ctx, `INSERT INTO evidence_position (writer, "offset", seq, prev) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (writer) DO UPDATE SET "offset" = excluded."offset", seq = excluded.seq, prev = excluded.prev`,
+		l.writer, pos.Offset, pos.Seq, pos.Prev)
 	if err != nil {
-		return fmt.Errorf("note the evidence position: %w", err)
+		return l.named(fmt.Errorf("note the evidence position: %w", err))
 	}
 	return nil
 }

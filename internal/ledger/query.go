@@ -3,9 +3,9 @@ package ledger
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/exhume/exhume/schemas"
@@ -27,7 +27,7 @@ func notFound(ref string) error {
 // Batch gives the batch that ref means: an id, the beginning of just one id, or
 // Latest. A beginning of several ids is an error that lists them.
 func (r *Reader) Batch(ctx context.Context, ref string) (schemas.Summary, error) {
-	b, err := batchByID(ctx, r.db, ref)
+	b, err := batchByID(ctx, r.db, ref, "")
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return b.Summary, r.named(err)
 	}
@@ -41,8 +41,8 @@ func (r *Reader) Batch(ctx context.Context, ref string) (schemas.Summary, error)
 	if schemas.CheckName(ref) != nil {
 		return schemas.Summary{}, notFound(ref)
 	}
-	const most = 10                                                                                        // candidates to list
-	found, err := r.batches(ctx, `WHERE id > ? AND id < ? ORDER BY no DESC LIMIT ?`, ref, ref+"~", most+1) // '~' is after all that names have
+	const most = 10                                                                                           // candidates to list
+	found, err := r.batches(ctx, `WHERE id > $1 AND id < $2 ORDER BY no DESC LIMIT $3`, ref, ref+"~", most+1) // '~' is after all that names have
 	switch {
 	case err != nil:
 		return schemas.Summary{}, err
@@ -68,18 +68,18 @@ func ambiguous(ref string, found []schemas.Summary, most int) error {
 // Batches gives the batches, newest first, at most limit (all when 0).
 func (r *Reader) Batches(ctx context.Context, limit int) ([]schemas.Summary, error) {
 	if limit <= 0 {
-		limit = -1
+		limit = math.MaxInt64
 	}
-	return r.batches(ctx, `ORDER BY no DESC LIMIT ?`, limit)
+	return r.batches(ctx, `ORDER BY no DESC LIMIT $1`, limit)
 }
 
 // Active gives the batches that have not ended, oldest first.
 func (r *Reader) Active(ctx context.Context) ([]schemas.Summary, error) {
-	return r.batches(ctx, `WHERE state IN (?, ?) ORDER BY no`, schemas.StateOpen, schemas.StateRunning)
+	return r.batches(ctx, `WHERE state IN ($1, $2) ORDER BY no`, string(schemas.StateOpen), string(schemas.StateRunning))
 }
 
 func (r *Reader) batches(ctx context.Context, rest string, args ...any) ([]schemas.Summary, error) {
-	rows, err := r.db.QueryContext(ctx, `SELECT `+batchColumns+` FROM batch `+rest, args...) //nolint:gosec // rest is a constant of this file
+	rows, err := r.db.query(ctx, `SELECT `+batchColumns+` FROM batch `+rest, args...)
 	if err != nil {
 		return nil, r.named(err)
 	}
@@ -95,42 +95,37 @@ func (r *Reader) batches(ctx context.Context, rest string, args ...any) ([]schem
 	return found, r.named(rows.Err())
 }
 
-// named says which ledger an error of SQLite is about.
+// named says which ledger an error of its database is about.
 func (r *Reader) named(err error) error {
 	if err == nil || errors.Is(err, ErrNotFound) {
 		return err
 	}
-	return fmt.Errorf("ledger %s: %w", r.path, err)
+	return fmt.Errorf("ledger %s: %w", r.name, err)
 }
 
 // Audit counts the batch's results anew and compares them with the counts that
 // are kept; it is an error if they differ. It gives what it counted.
 func (r *Reader) Audit(ctx context.Context, id string) (schemas.Counts, error) {
-	tx, err := r.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // both of one moment
-	if err != nil {
-		return schemas.Counts{}, r.named(err)
-	}
-	defer func() { _ = tx.Rollback() }()
-	b, err := batchByID(ctx, tx, id)
-	if err != nil {
-		return schemas.Counts{}, r.named(err)
-	}
 	var c schemas.Counts
-	err = tx.QueryRowContext(ctx, `SELECT
-		count(*) FILTER (WHERE outcome = 'restored'),
-		count(*) FILTER (WHERE outcome = 'unchanged'),
-		count(*) FILTER (WHERE outcome NOT IN ('restored', 'unchanged', 'skipped', 'cancelled')),
-		count(*) FILTER (WHERE outcome = 'skipped'),
-		count(*) FILTER (WHERE outcome = 'cancelled'),
-		coalesce(sum(size) FILTER (WHERE outcome = 'restored'), 0)
-		FROM result WHERE batch_no = ?`, b.no).
-		Scan(&c.Restored, &c.Unchanged, &c.Failed, &c.Skipped, &c.Cancelled, &c.Bytes)
-	if err != nil {
-		return c, r.named(err)
-	}
-	if c != b.Counts {
-		return c, fmt.Errorf("ledger %s: batch %s has results %+v but counts %+v: it was changed by something other than exhume, or is damaged; restore it from a backup",
-			r.path, id, c, b.Counts)
-	}
-	return c, nil
+	err := r.db.snapshot(ctx, func(q querier) error {
+		b, err := batchByID(ctx, q, id, "")
+		if err != nil {
+			return err
+		}
+		err = q.queryRow(ctx, `SELECT
+			count(*) FILTER (WHERE outcome = 'restored'),
+			count(*) FILTER (WHERE outcome = 'unchanged'),
+			count(*) FILTER (WHERE outcome NOT IN ('restored', 'unchanged', 'skipped', 'cancelled')),
+			count(*) FILTER (WHERE outcome = 'skipped'),
+			count(*) FILTER (WHERE outcome = 'cancelled'),
+			CAST(coalesce(sum(size) FILTER (WHERE outcome = 'restored'), 0) AS bigint)
+			FROM result WHERE batch_no = $1`, b.no).
+			Scan(&c.Restored, &c.Unchanged, &c.Failed, &c.Skipped, &c.Cancelled, &c.Bytes)
+		if err == nil && c != b.Counts {
+			err = fmt.Errorf("batch %s has results %+v but counts %+v: it was changed by something other than exhume, or is damaged; restore it from a backup",
+				id, c, b.Counts)
+		}
+		return err
+	})
+	return c, r.named(err)
 }

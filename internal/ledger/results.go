@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -29,18 +28,20 @@ type Filter struct {
 
 // query gives the statement for one page; its parameters are the batch's
 // number, the first index, then those in args.
-func (f Filter) query() (statement string, args []any) {
+func (f Filter) query(d dialect) (statement string, args []any) {
 	from, where := "result", ""
-	if f.Outcome != "" {
-		where, args = where+` AND outcome = ?`, append(args, string(f.Outcome))
+	only := func(column, value string) {
+		if value != "" {
+			args = append(args, value)
+			where += fmt.Sprintf(` AND %s = $%d`, column, len(args)+2)
+		}
 	}
-	if f.Code != "" {
-		where, args = where+` AND code = ?`, append(args, string(f.Code))
-	}
+	only("outcome", string(f.Outcome))
+	only("code", string(f.Code))
 	if f.Code != "" || (f.Outcome != "" && f.Outcome != schemas.OutcomeRestored && f.Outcome != schemas.OutcomeUnchanged) {
-		from, where = `result INDEXED BY result_unhappy`, where+unhappy
+		from, where = d.unhappy, where+unhappy
 	}
-	return fmt.Sprintf(`SELECT %s FROM %s WHERE batch_no = ? AND idx >= ?%s ORDER BY idx LIMIT %d`,
+	return fmt.Sprintf(`SELECT %s FROM %s WHERE batch_no = $1 AND idx >= $2%s ORDER BY idx LIMIT %d`,
 		resultColumns, from, where, pageSize), args
 }
 
@@ -50,20 +51,14 @@ func (f Filter) query() (statement string, args []any) {
 // place is still ahead. An error ends the sequence.
 func (r *Reader) Results(ctx context.Context, id string, f Filter) iter.Seq2[schemas.Result, error] {
 	return func(yield func(schemas.Result, error) bool) {
-		b, err := batchByID(ctx, r.db, id)
+		b, err := batchByID(ctx, r.db, id, "")
 		if err != nil {
 			yield(schemas.Result{}, r.named(err))
 			return
 		}
-		statement, args := f.query()
-		stmt, err := r.db.PrepareContext(ctx, statement)
-		if err != nil {
-			yield(schemas.Result{}, r.named(err))
-			return
-		}
-		defer func() { _ = stmt.Close() }()
+		statement, args := f.query(r.db.dialect())
 		for next := f.From; ; {
-			page, err := readPage(ctx, stmt, append([]any{b.no, next}, args...))
+			page, err := r.readPage(ctx, statement, append([]any{b.no, next}, args...))
 			if err != nil {
 				yield(schemas.Result{}, r.named(err))
 				return
@@ -82,29 +77,31 @@ func (r *Reader) Results(ctx context.Context, id string, f Filter) iter.Seq2[sch
 	}
 }
 
-func readPage(ctx context.Context, stmt *sql.Stmt, args []any) ([]schemas.Result, error) {
-	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var page []schemas.Result
-	for rows.Next() {
-		res, err := scanResult(rows)
+func (r *Reader) readPage(ctx context.Context, statement string, args []any) (page []schemas.Result, err error) {
+	err = r.db.inOrder(ctx, func(q querier) error {
+		found, err := q.query(ctx, statement, args...)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		page = append(page, res)
-	}
-	return page, rows.Err()
+		defer func() { _ = found.Close() }()
+		for found.Next() {
+			res, err := scanResult(found)
+			if err != nil {
+				return err
+			}
+			page = append(page, res)
+		}
+		return found.Err()
+	})
+	return page, err
 }
 
 // scanResult reads resultColumns; the batch's id is not among them.
-func scanResult(rows *sql.Rows) (schemas.Result, error) {
+func scanResult(found row) (schemas.Result, error) {
 	var r schemas.Result
 	var labels string
-	var finished sql.NullInt64
-	err := rows.Scan(&r.Index, &r.Tombstone, &r.Output, &r.Actor, &labels, &r.Outcome, &r.Code, &r.Detail, &r.Attempts,
+	var finished *int64
+	err := found.Scan(&r.Index, &r.Tombstone, &r.Output, &r.Actor, &labels, (*string)(&r.Outcome), (*string)(&r.Code), &r.Detail, &r.Attempts,
 		&r.Item, &r.Repo, &r.Path, &r.SHA256, &r.Size, &r.Target, &r.Worker, &finished,
 		&r.Durations.Queue, &r.Durations.Read, &r.Durations.Decode, &r.Durations.Write, &r.Durations.Total)
 	if err != nil {

@@ -24,27 +24,28 @@ func collect(t testing.TB, r *Reader, id string, f Filter) []schemas.Result {
 }
 
 func TestAResultComesBackAsItWasRecorded(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	mustCreate(t, l, "b1")
-	full := sampleResult("b1", 3)
-	full.Labels = map[string]string{"ticket": "T-1", "ünï\"": "\x00日本"}
-	full.Outcome, full.Code, full.Detail, full.Attempts = schemas.OutcomeFailed, schemas.CodeDecodeFailed, "it's \"bad\"\n", 5
-	full.Size = math.MaxInt64
-	odd := schemas.Result{Request: schemas.Request{Batch: "b1", Index: math.MaxInt64, Tombstone: "a\xffb\x00c"}, Outcome: "odd"}
-	bare := schemas.Result{Request: schemas.Request{Batch: "b1", Index: 4}, Outcome: schemas.OutcomeSkipped}
-	want := []schemas.Result{full, bare, odd}
-	mustRecord(t, l, &notebook{}, []schemas.Result{odd, bare, full})
-	if diff := cmp.Diff(want, collect(t, l.Reader, "b1", Filter{})); diff != "" {
-		t.Error(diff)
-	}
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "b1")
+		full := sampleResult("b1", 3)
+		full.Labels = map[string]string{"ticket": "T-1", "ünï\"": "\x00日本"}
+		full.Outcome, full.Code, full.Detail, full.Attempts = schemas.OutcomeFailed, schemas.CodeDecodeFailed, "it's \"bad\"\n", 5
+		full.Size = math.MaxInt64
+		odd := schemas.Result{Request: schemas.Request{Batch: "b1", Index: math.MaxInt64, Tombstone: "a\xffb\x00c"}, Outcome: "odd"}
+		bare := schemas.Result{Request: schemas.Request{Batch: "b1", Index: 4}, Outcome: schemas.OutcomeSkipped}
+		want := []schemas.Result{full, bare, odd}
+		mustRecord(t, l, &notebook{}, []schemas.Result{odd, bare, full})
+		if diff := cmp.Diff(want, collect(t, l.Reader, "b1", Filter{})); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 // mixed has 1,500 results of b1, every third failed by one of two codes, every
 // fifth of the rest unchanged, recorded in two parts, the later indexes first.
-func mixed(t testing.TB) (*Ledger, []schemas.Result) {
+func mixed(t testing.TB, k kind) (*Ledger, []schemas.Result) {
 	t.Helper()
-	l := newLedger(t)
+	l := k.open(t)
 	mustCreate(t, l, "b0", "b1", "b2")
 	results := sampleResults("b1", 0, 1500)
 	for i := range results {
@@ -68,138 +69,151 @@ func mixed(t testing.TB) (*Ledger, []schemas.Result) {
 }
 
 func TestResultsAreFilteredAndInOrder(t *testing.T) {
-	t.Parallel()
-	l, results := mixed(t)
-	for _, f := range []Filter{
-		{},
-		{From: 1200},
-		{From: 1500},
-		{Outcome: schemas.OutcomeRestored},
-		{Outcome: schemas.OutcomeUnchanged, From: 7},
-		{Outcome: schemas.OutcomeFailed},
-		{Outcome: schemas.OutcomeSkipped},
-		{Outcome: schemas.OutcomeCancelled},
-		{Code: schemas.CodePathRefused},
-		{Outcome: schemas.OutcomeFailed, Code: schemas.CodePathRefused, From: 100},
-		{Outcome: schemas.OutcomeRestored, Code: schemas.CodePathRefused},
-		{Code: "none"},
-	} {
-		var want []int64
-		for _, r := range results {
-			if (f.Outcome == "" || r.Outcome == f.Outcome) && (f.Code == "" || r.Code == f.Code) && r.Index >= f.From {
-				want = append(want, r.Index)
+	onBoth(t, func(t *testing.T, k kind) {
+		l, results := mixed(t, k)
+		for _, f := range []Filter{
+			{},
+			{From: 1200},
+			{From: 1500},
+			{Outcome: schemas.OutcomeRestored},
+			{Outcome: schemas.OutcomeUnchanged, From: 7},
+			{Outcome: schemas.OutcomeFailed},
+			{Outcome: schemas.OutcomeSkipped},
+			{Outcome: schemas.OutcomeCancelled},
+			{Code: schemas.CodePathRefused},
+			{Outcome: schemas.OutcomeFailed, Code: schemas.CodePathRefused, From: 100},
+			{Outcome: schemas.OutcomeRestored, Code: schemas.CodePathRefused},
+			{Code: "none"},
+		} {
+			var want []int64
+			for _, r := range results {
+				if (f.Outcome == "" || r.Outcome == f.Outcome) && (f.Code == "" || r.Code == f.Code) && r.Index >= f.From {
+					want = append(want, r.Index)
+				}
+			}
+			if diff := cmp.Diff(want, indexes(collect(t, l.Reader, "b1", f))); diff != "" {
+				t.Errorf("%+v: %s", f, diff)
 			}
 		}
-		if diff := cmp.Diff(want, indexes(collect(t, l.Reader, "b1", f))); diff != "" {
-			t.Errorf("%+v: %s", f, diff)
-		}
-	}
+	})
 }
 
 func TestResultsHoldNothingOpen(t *testing.T) {
-	t.Parallel()
-	l, _ := mixed(t)
-	n := 0
-	for res, err := range l.Results(t.Context(), "b1", Filter{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		// The writer goes on while a consumer is in the middle of a page, and
-		// what comes in ahead of it appears.
-		if n++; n == 3 {
-			if res.Index != 2 {
-				t.Fatalf("result %d, want 2", res.Index)
+	onBoth(t, func(t *testing.T, k kind) {
+		l, _ := mixed(t, k)
+		n := 0
+		for res, err := range l.Results(t.Context(), "b1", Filter{}) {
+			if err != nil {
+				t.Fatal(err)
 			}
-			mustRecord(t, l, &notebook{}, sampleResults("b1", 1500, 10))
-			var busy, pages, done int
-			if err := l.w.QueryRow(`PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &pages, &done); err != nil || busy != 0 {
-				t.Errorf("the write-ahead log cannot be emptied: %d %v", busy, err)
+			// The writer goes on while a consumer is in the middle of a page, and
+			// what comes in ahead of it appears.
+			if n++; n == 3 {
+				if res.Index != 2 {
+					t.Fatalf("result %d, want 2", res.Index)
+				}
+				mustRecord(t, l, &notebook{}, sampleResults("b1", 1500, 10))
+				if db, ok := l.db.(*sqlite); ok {
+					var busy, pages, done int
+					if err := db.w.QueryRow(`PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &pages, &done); err != nil || busy != 0 {
+						t.Errorf("the write-ahead log cannot be emptied: %d %v", busy, err)
+					}
+				}
 			}
 		}
-	}
-	if n != 1510 {
-		t.Errorf("%d results, want 1510", n)
-	}
+		if n != 1510 {
+			t.Errorf("%d results, want 1510", n)
+		}
+	})
 }
 
 func TestCodes(t *testing.T) {
-	t.Parallel()
-	l, _ := mixed(t)
-	got, err := l.Codes(t.Context(), "b1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(map[schemas.Code]int64{schemas.CodeDecodeFailed: 250, schemas.CodePathRefused: 250}, got); diff != "" {
-		t.Error(diff)
-	}
-	if got, err := l.Codes(t.Context(), "b0"); err != nil || len(got) != 0 {
-		t.Errorf("got %v, %v; want none", got, err)
-	}
-}
-
-func TestMissing(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	for id, tc := range map[string]struct {
-		total   int64
-		present []int64
-		limit   int
-		want    []int64
-	}{
-		"none-missing": {3, []int64{0, 1, 2}, 10, nil},
-		"all-missing":  {3, nil, 10, []int64{0, 1, 2}},
-		"gaps":         {9, []int64{1, 2, 5, 7}, 10, []int64{0, 3, 4, 6, 8}},
-		"gaps-limit":   {9, []int64{1, 2, 5, 7}, 2, []int64{0, 3}},
-		"huge-limit":   {1 << 60, []int64{1}, 3, []int64{0, 2, 3}},
-		"limit-none":   {9, nil, 0, nil},
-		"only-the-end": {3, []int64{0, 1}, 10, []int64{2}},
-		"empty":        {0, nil, 10, nil},
-	} {
-		mustCreate(t, l, id)
-		var results []schemas.Result
-		for _, i := range tc.present {
-			results = append(results, sampleResult(id, i))
-		}
-		mustRecord(t, l, &notebook{}, results)
-		if got, err := l.Missing(t.Context(), id, 10); err != nil || got != nil {
-			t.Errorf("%s, not sealed: got %v, %v", id, got, err)
-		}
-		if _, err := l.Seal(t.Context(), id, tc.total, "", at(1)); err != nil {
-			t.Fatal(err)
-		}
-		got, err := l.Missing(t.Context(), id, tc.limit)
+	onBoth(t, func(t *testing.T, k kind) {
+		l, _ := mixed(t, k)
+		got, err := l.Codes(t.Context(), "b1")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(tc.want, got); diff != "" {
-			t.Errorf("%s: %s", id, diff)
+		if diff := cmp.Diff(map[schemas.Code]int64{schemas.CodeDecodeFailed: 250, schemas.CodePathRefused: 250}, got); diff != "" {
+			t.Error(diff)
 		}
-	}
+		if got, err := l.Codes(t.Context(), "b0"); err != nil || len(got) != 0 {
+			t.Errorf("got %v, %v; want none", got, err)
+		}
+	})
+}
+
+func TestMissing(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		for id, tc := range map[string]struct {
+			total   int64
+			present []int64
+			limit   int
+			want    []int64
+		}{
+			"none-missing": {3, []int64{0, 1, 2}, 10, nil},
+			"all-missing":  {3, nil, 10, []int64{0, 1, 2}},
+			"gaps":         {9, []int64{1, 2, 5, 7}, 10, []int64{0, 3, 4, 6, 8}},
+			"gaps-limit":   {9, []int64{1, 2, 5, 7}, 2, []int64{0, 3}},
+			"huge-limit":   {1 << 60, []int64{1}, 3, []int64{0, 2, 3}},
+			"limit-none":   {9, nil, 0, nil},
+			"only-the-end": {3, []int64{0, 1}, 10, []int64{2}},
+			"empty":        {0, nil, 10, nil},
+		} {
+			mustCreate(t, l, id)
+			var results []schemas.Result
+			for _, i := range tc.present {
+				results = append(results, sampleResult(id, i))
+			}
+			mustRecord(t, l, &notebook{}, results)
+			if got, err := l.Missing(t.Context(), id, 10); err != nil || got != nil {
+				t.Errorf("%s, not sealed: got %v, %v", id, got, err)
+			}
+			if _, err := l.Seal(t.Context(), id, tc.total, "", at(1)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := l.Missing(t.Context(), id, tc.limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("%s: %s", id, diff)
+			}
+		}
+	})
 }
 
 func TestQuestionsAboutUnknownBatches(t *testing.T) {
-	t.Parallel()
-	l := newLedger(t)
-	_, audit := l.Audit(t.Context(), "nowhere")
-	_, missing := l.Missing(t.Context(), "nowhere", 1)
-	_, codes := l.Codes(t.Context(), "nowhere")
-	errs := []error{audit, missing, codes}
-	for _, err := range l.Results(t.Context(), "nowhere", Filter{}) {
-		errs = append(errs, err)
-	}
-	if len(errs) != 4 {
-		t.Errorf("%d errors, want 4", len(errs))
-	}
-	for _, err := range errs {
-		if !errors.Is(err, ErrNotFound) {
-			t.Errorf("got %v, want ErrNotFound", err)
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		_, audit := l.Audit(t.Context(), "nowhere")
+		_, missing := l.Missing(t.Context(), "nowhere", 1)
+		_, codes := l.Codes(t.Context(), "nowhere")
+		errs := []error{audit, missing, codes}
+		for _, err := range l.Results(t.Context(), "nowhere", Filter{}) {
+			errs = append(errs, err)
 		}
-	}
+		if len(errs) != 4 {
+			t.Errorf("%d errors, want 4", len(errs))
+		}
+		for _, err := range errs {
+			if !errors.Is(err, ErrNotFound) {
+				t.Errorf("got %v, want ErrNotFound", err)
+			}
+		}
+	})
 }
 
 func BenchmarkAsk(b *testing.B) {
+	for _, k := range kinds {
+		b.Run(k.name, func(b *testing.B) { benchmarkAsk(b, k) })
+	}
+}
+
+func benchmarkAsk(b *testing.B, k kind) {
 	const n = 200_000
-	l := newLedger(b)
+	l := k.open(b)
 	mustCreate(b, l, "b1")
 	for from := int64(0); from < n; from += 1000 {
 		mustRecord(b, l, &notebook{}, sampleResults("b1", from, 1000))

@@ -21,18 +21,22 @@ CREATE TABLE batch (
     cancelled       INTEGER NOT NULL DEFAULT 0,
     bytes           INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE evidence (
-    no        INTEGER PRIMARY KEY CHECK (no = 1),
+CREATE TABLE evidence_position (
+    writer    TEXT    PRIMARY KEY,
     "offset"  INTEGER NOT NULL,
     seq       INTEGER NOT NULL,
     prev      TEXT    NOT NULL
-);
+) WITHOUT ROWID;
 CREATE TABLE goose_db_version (
 		id INTEGER PRIMARY KEY AUTOINCREMENT,
 		version_id INTEGER NOT NULL,
 		is_applied INTEGER NOT NULL,
 		tstamp TIMESTAMP DEFAULT (datetime('now'))
 	);
+CREATE TABLE ledger_schema (
+    version         INTEGER NOT NULL,
+    compatible_from INTEGER NOT NULL
+);
 CREATE TABLE result (
     no          INTEGER PRIMARY KEY,
     batch_no    INTEGER NOT NULL REFERENCES batch (no),

@@ -68,3 +68,13 @@ CREATE TABLE evidence (
 
 PRAGMA application_id = 0x6578686d; -- "exhm"
 PRAGMA user_version = 1;
+
+-- +goose Down
+
+-- loses: every batch, every result and the evidence position
+DROP TABLE evidence;
+DROP TABLE result;
+DROP TABLE batch;
+
+PRAGMA application_id = 0;
+PRAGMA user_version = 0;
