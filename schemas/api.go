@@ -24,10 +24,6 @@ const (
 	APIBatchWhy     = "exhume.api.batch.why"
 )
 
-// ItemEventSubject is the subject on which the result of one request is
-// announced, for those who asked for just that item. The id is the request's.
-func ItemEventSubject(id string) string { return "exhume.event.item." + id }
-
 // Codes of errors that are about no item but about the fleet.
 const (
 	CodeBatchNotFound Code = "batch_not_found"

@@ -43,6 +43,20 @@ func samples() map[string]any {
 		"summary":        Summary{Batch: batch, Counts: counts},
 		"single-request": SingleRequest{Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Labels: request.Labels},
 		"retry":          Retry{Attempts: 1, Causes: []Code{CodeArchiveBusy}, LastError: "locked", NextTry: at},
+		"api-error":      APIError{Code: CodeNoCollector, Detail: "no collector answers"},
+		"batch-seal":     BatchSeal{ID: "b-1", Total: total, ManifestSHA256: sum},
+		"batch-ref":      BatchRef{Ref: "latest"},
+		"batch-report": BatchReport{
+			Summary: Summary{Batch: batch, Counts: counts}, OpenItems: 279, FailedByCode: map[Code]int64{CodeTooLarge: 3},
+		},
+		"batch-list":    BatchList{Limit: 10, Skip: 20},
+		"batch-listing": BatchListing{Batches: []Summary{{Batch: batch, Counts: counts}}, More: true},
+		"results-query": ResultsQuery{Batch: "latest", From: index, Limit: 10, Outcome: OutcomeFailed, Code: CodeTooLarge},
+		"results-page":  ResultsPage{Batch: "b-1", Results: []Result{result}, Next: 8},
+		"whereabouts": Whereabouts{
+			Batch: "b-1", State: StateRunning, Total: total, Open: 279, Published: total, Waiting: 5, InHand: 4, Retrying: 3,
+			Causes: map[Code]int64{CodeArchiveBusy: 3}, NextTry: at, Unrecorded: 1,
+		},
 		"evidence": Record{
 			Action: ActionRestore, Actor: "ops", Attempt: 1, Backend: "sqlite", Batch: "b-1", Code: CodeTooLarge, CompressedSize: 21,
 			Counts: &counts, DecompressionMS: &ms, DurationMS: &ms, Index: &index, Manifest: "m.json", ManifestSHA256: sum,

@@ -80,7 +80,7 @@ func (b *Broker) retire(ctx context.Context, id string) error {
 	for _, of := range []struct{ stream, subject string }{
 		{schemas.StreamRestore, schemas.RestoreSubject(id)},
 		{schemas.StreamRestore, schemas.RetrySubject(id)},
-		{"KV_" + schemas.BucketRetries, "$KV." + schemas.BucketRetries + "." + id + ".>"},
+		{bucketStreamName(schemas.BucketRetries), "$KV." + schemas.BucketRetries + "." + id + ".>"},
 	} {
 		s, err := b.js.Stream(ctx, of.stream)
 		if err != nil {

@@ -18,7 +18,13 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if config := os.Getenv(serverConfig); config != "" {
+		runServer(config)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func embed(t testing.TB, dir string) *Broker {
 	t.Helper()

@@ -3,8 +3,10 @@ package broker
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
@@ -13,8 +15,12 @@ const (
 	maxPublish = 1000
 	// publishBytes is how many bytes of messages are stored as one.
 	publishBytes = 8 << 20
-	// publishTries is how often a publication with an unknown end is repeated.
-	publishTries = 5
+	// publishTimeout bounds one try at a publication, publishFor all of them. A
+	// message that was on its way to a server that died is never answered.
+	publishTimeout, publishFor = 10 * time.Second, time.Minute
+	// firstDelay and maxDelay are how long a publication with an unknown end
+	// waits before it is repeated.
+	firstDelay, maxDelay = 50 * time.Millisecond, 2 * time.Second
 )
 
 // parts cuts messages into runs that the server takes as one.
@@ -36,17 +42,26 @@ func parts(msgs []*nats.Msg) (parts [][]*nats.Msg) {
 // errDuplicate says that the server knows the id of a message already.
 var errDuplicate = jetstreamext.ErrBatchPublishDuplicateMsgID
 
-// publish stores messages, all or none.
+// publish stores messages, all or none. Where a server of a cluster fails, the
+// others may need some seconds to agree on who goes on.
 func (b *Broker) publish(ctx context.Context, msgs []*nats.Msg) (err error) {
-	for range publishTries {
-		_, err = jetstreamext.PublishMsgBatch(ctx, b.js, msgs)
+	delay := firstDelay
+	for end := time.Now().Add(publishFor); ; delay = min(2*delay, maxDelay) {
+		err = b.publishOnce(ctx, msgs)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil || !unknownEnd(err) {
+		if err == nil || !unknownEnd(err) || time.Now().After(end) {
 			return err
 		}
+		pause(ctx, delay)
 	}
+}
+
+func (b *Broker) publishOnce(ctx context.Context, msgs []*nats.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	_, err := jetstreamext.PublishMsgBatch(ctx, b.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: publishTimeout})
 	return err
 }
 
@@ -61,5 +76,10 @@ func unknownEnd(err error) bool {
 			return true
 		}
 	}
-	return false
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == codeNoLeader || api.ErrorCode == codeInProcess)
 }
+
+// Error codes of the server: its cluster has no leader, and it is just storing a
+// message with the same id.
+const codeNoLeader, codeInProcess jetstream.ErrorCode = 10008, 10158

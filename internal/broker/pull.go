@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,6 +17,9 @@ const (
 	// pullGrace is how long a pull is waited for after its last sign. The server
 	// says nothing while as many messages are in hand as may be.
 	pullGrace = time.Second
+	// owedGrace is how long messages are waited for that the server has promised:
+	// its cluster has to agree on each delivery first.
+	owedGrace = 10 * time.Second
 )
 
 // pullRequest is what a pull consumer is asked for.
@@ -62,7 +66,7 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 		return nil, fmt.Errorf("take from %s: %w", consumer, err)
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // fails only on a connection that is closed
-	if err := b.nc.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+stream+"."+consumer, inbox, body); err != nil {
+	if err := b.nc.PublishRequest(b.api+"CONSUMER.MSG.NEXT."+stream+"."+consumer, inbox, body); err != nil {
 		return nil, fmt.Errorf("take from %s: %w", consumer, err)
 	}
 	reclaimed := b.reclaimedTo(stream, consumer)
@@ -73,6 +77,11 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 		select {
 		case msg := <-in:
 			if isStatus(msg) {
+				if promised := owed(msg, n); promised > len(out) {
+					n = promised
+					patience.Reset(owedGrace)
+					continue
+				}
 				return out, statusError(consumer, msg)
 			}
 			out = append(out, delivery(msg, reclaimed))
@@ -112,12 +121,25 @@ func (b *Broker) late(sub *nats.Subscription, in <-chan *nats.Msg, out []*Delive
 // those have a subject for their acknowledgement.
 func isStatus(msg *nats.Msg) bool { return msg.Reply == "" }
 
+// owed is how many messages a pull for n brings in all, as the status at its end
+// tells. In a cluster that status comes before the messages.
+func owed(msg *nats.Msg, n int) int {
+	if msg.Header.Get("Status") != "409" {
+		return 0
+	}
+	pending, err := strconv.Atoi(msg.Header.Get("Nats-Pending-Messages"))
+	if err != nil {
+		return 0
+	}
+	return n - pending
+}
+
 func statusError(consumer string, msg *nats.Msg) error {
 	switch status, text := msg.Header.Get("Status"), msg.Header.Get("Description"); status {
 	case "404", "408": // no messages, or no more
 		return nil
 	case "503":
-		return fmt.Errorf("take from %s: there is no such consumer", consumer)
+		return fmt.Errorf("take from %s: there is no such consumer, or it has no leader just now", consumer)
 	default:
 		if text == "Message Size Exceeds MaxBytes" || text == "Batch Completed" {
 			return nil

@@ -23,7 +23,7 @@ func (b *Broker) PublishResults(ctx context.Context, g schemas.ResultGroup) erro
 	if err != nil {
 		return fmt.Errorf("results of %s: %w", g.Batch, err)
 	}
-	if n := len(g.Results); len(data) > maxResultBytes && n > 1 {
+	if n := len(g.Results); len(data) > min(maxResultBytes, int(b.nc.MaxPayload()/2)) && n > 1 {
 		head, tail := g, g
 		head.Results, tail.Results = g.Results[:n/2], g.Results[n/2:]
 		if err := b.PublishResults(ctx, head); err != nil {
@@ -31,6 +31,8 @@ func (b *Broker) PublishResults(ctx context.Context, g schemas.ResultGroup) erro
 		}
 		return b.PublishResults(ctx, tail)
 	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
 	_, err = b.js.PublishMsg(ctx, &nats.Msg{Subject: schemas.ResultSubject(g.Worker, g.Batch), Data: data})
 	if err != nil {
 		return fmt.Errorf("publish results of %s: %w", g.Batch, err)
@@ -41,13 +43,4 @@ func (b *Broker) PublishResults(ctx context.Context, g schemas.ResultGroup) erro
 // Results takes up to n messages of results that are waiting; see fetch.
 func (b *Broker) Results(ctx context.Context, n int, wait time.Duration) ([]*Delivery, error) {
 	return b.fetch(ctx, schemas.StreamResults, collectorConsumer, n, wait)
-}
-
-// Announce publishes the end of a batch to whoever listens. Nobody needs to.
-func (b *Broker) Announce(s schemas.Summary) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("event of batch %s: %w", s.ID, err)
-	}
-	return b.nc.Publish(schemas.BatchEventSubject(s.ID), data)
 }

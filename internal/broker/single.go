@@ -2,9 +2,11 @@ package broker
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exhume/exhume/schemas"
@@ -28,4 +30,39 @@ func (b *Broker) AnnounceItem(r schemas.Result) error {
 		return fmt.Errorf("event of request %s: %w", r.Labels[schemas.LabelRequestID], err)
 	}
 	return b.nc.Publish(schemas.ItemEventSubject(r.Labels[schemas.LabelRequestID]), data)
+}
+
+// PublishSingle stores a request that is made alone. The same id within the
+// stream's duplicate window is the same request.
+func (b *Broker) PublishSingle(ctx context.Context, requestID string, r schemas.SingleRequest) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("request %s: %w", requestID, err)
+	}
+	_, err = b.js.PublishMsg(ctx, &nats.Msg{
+		Subject: schemas.RestoreSubject(schemas.Single), Data: data,
+		Header: nats.Header{schemas.HeaderRequestID: {requestID}, jetstream.MsgIDHeader: {requestID}},
+	})
+	if err != nil {
+		return fmt.Errorf("publish request %s: %w", requestID, err)
+	}
+	return nil
+}
+
+// WatchItem calls found with the result of a single request whenever it is
+// announced, until stop is called.
+func (b *Broker) WatchItem(requestID string, found func(schemas.Result)) (stop func(), err error) {
+	sub, err := b.nc.Subscribe(schemas.ItemEventSubject(requestID), func(m *nats.Msg) {
+		var r schemas.Result
+		if json.Unmarshal(m.Data, &r) == nil {
+			found(r)
+		}
+	})
+	if err == nil {
+		err = b.nc.FlushTimeout(callTimeout) // the server knows of it before anything else is sent
+	}
+	if err != nil {
+		return nil, fmt.Errorf("watch request %s: %w", requestID, err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
 }

@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// restoreMaxBytes bounds the queue on disk, about 50 million requests. A
-	// full queue refuses new requests instead of dropping old ones.
-	restoreMaxBytes = 16 << 30
 	// resultsMaxAge is how long results are kept, so that ledger and evidence
 	// could be rebuilt from them.
 	resultsMaxAge = 30 * 24 * time.Hour
@@ -38,46 +35,141 @@ const (
 const Heartbeat = ackWait / 3
 
 // collectorConsumer is the durable consumer that all collectors share.
-const collectorConsumer = "collector"
+const (
+	collectorConsumer = "collector"
+	collectingName    = "consumer " + schemas.StreamResults + " " + collectorConsumer
+)
 
-// Setup creates the streams and buckets where they are missing. Only the
-// collector's control role calls it.
-func (b *Broker) Setup(ctx context.Context) error {
-	streams := []jetstream.StreamConfig{{
+// streams are the streams as they should be; a bucket is one, too. Messages are
+// read from the leader only (no AllowDirect), because another server may not
+// have what was stored a moment ago.
+func (b *Broker) streams() []jetstream.StreamConfig {
+	all := []jetstream.StreamConfig{{
 		Name:     schemas.StreamRestore,
 		Subjects: []string{schemas.SubjectsRestore},
 		// Not a work queue: deleting a message on every ack costs a sync each.
 		Retention:          jetstream.LimitsPolicy,
-		Storage:            jetstream.FileStorage,
 		Discard:            jetstream.DiscardNew,
-		MaxBytes:           restoreMaxBytes,
+		MaxBytes:           b.opts.QueueBytes,
+		MaxMsgsPerSubject:  -1,
 		Duplicates:         duplicateWindow,
 		AllowAtomicPublish: true,
-		AllowDirect:        true,
 	}, {
-		Name:      schemas.StreamResults,
-		Subjects:  []string{schemas.SubjectsResults},
-		Retention: jetstream.LimitsPolicy,
-		Storage:   jetstream.FileStorage,
-		MaxAge:    resultsMaxAge,
-	}}
-	for _, s := range streams {
-		if _, err := b.js.CreateOrUpdateStream(ctx, s); err != nil {
-			return fmt.Errorf("stream %s: %w", s.Name, err)
-		}
+		Name:              schemas.StreamResults,
+		Subjects:          []string{schemas.SubjectsResults},
+		MaxAge:            resultsMaxAge,
+		MaxMsgsPerSubject: -1,
+		MaxBytes:          -1,
+		Duplicates:        duplicateWindow,
+	},
+		bucketStream(schemas.BucketBatches, jetstream.StreamConfig{AllowMsgTTL: true, SubjectDeleteMarkerTTL: retiredFor}),
+		bucketStream(schemas.BucketRetries, jetstream.StreamConfig{MaxAge: retriesMaxAge}),
 	}
-	for _, kv := range []jetstream.KeyValueConfig{
-		{Bucket: schemas.BucketBatches, History: 1, LimitMarkerTTL: retiredFor},
-		{Bucket: schemas.BucketRetries, History: 1, TTL: retriesMaxAge},
-	} {
-		if _, err := b.js.CreateOrUpdateKeyValue(ctx, kv); err != nil {
-			return fmt.Errorf("bucket %s: %w", kv.Bucket, err)
-		}
+	for i := range all {
+		all[i].MaxMsgs, all[i].MaxMsgSize, all[i].MaxConsumers = -1, -1, -1
+		all[i].Storage, all[i].Replicas = jetstream.FileStorage, b.opts.Replicas
 	}
-	return b.ensureConsumer(ctx, schemas.StreamResults, jetstream.ConsumerConfig{
-		Durable: collectorConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
-	})
+	return all
 }
+
+// bucketStream makes of settings the stream that clients know as a bucket.
+func bucketStream(name string, s jetstream.StreamConfig) jetstream.StreamConfig {
+	s.Name, s.Subjects = bucketStreamName(name), []string{"$KV." + name + ".>"}
+	s.Discard, s.MaxMsgsPerSubject, s.MaxBytes, s.Duplicates = jetstream.DiscardNew, 1, -1, duplicateWindow
+	s.AllowRollup, s.DenyDelete = true, true
+	return s
+}
+
+func bucketStreamName(bucket string) string { return "KV_" + bucket }
+
+// collecting is the consumer of StreamResults as it should be.
+func collecting() jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable: collectorConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1,
+	}
+}
+
+// Setup makes the streams, the buckets and the collector's consumer where they
+// are missing. Only the collector's control role calls it; it can be repeated.
+//
+// Of what is there already it corrects only what loses nothing and costs
+// nothing: see Difference.Safe. It fails when something else differs that would
+// lose or stop work (Difference.Harmful), and leaves alone what does not.
+func (b *Broker) Setup(ctx context.Context) error {
+	for _, want := range b.streams() {
+		if err := b.setupStream(ctx, want); err != nil {
+			return fmt.Errorf("%s: cannot set stream %s up: %w", b.opts, want.Name, err)
+		}
+	}
+	if err := b.setupCollecting(ctx); err != nil {
+		return fmt.Errorf("%s: cannot set %s up: %w", b.opts, collectingName, err)
+	}
+	return nil
+}
+
+func (b *Broker) setupStream(ctx context.Context, want jetstream.StreamConfig) error {
+	s, err := b.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if want.Name == schemas.StreamRestore {
+			// Sequence numbers are the indexes of single requests, and must not
+			// come again when the stream was lost and is made anew.
+			want.FirstSeq = uint64(time.Now().UnixMicro())
+		}
+		_, err = b.js.CreateStream(ctx, want)
+		return b.cannotCreate(err)
+	}
+	if err != nil {
+		return err
+	}
+	cfg := s.CachedInfo().Config
+	changed, err := correct("stream "+want.Name, &cfg, &want, streamRules)
+	if err == nil && changed {
+		_, err = b.js.UpdateStream(ctx, cfg)
+	}
+	return err
+}
+
+func (b *Broker) setupCollecting(ctx context.Context) error {
+	want := collecting()
+	c, err := b.js.Consumer(ctx, schemas.StreamResults, want.Durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		_, err = b.js.CreateConsumer(ctx, schemas.StreamResults, want)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	cfg := c.CachedInfo().Config
+	changed, err := correct(collectingName, &cfg, &want, consumerRules)
+	if err == nil && changed {
+		_, err = b.js.UpdateConsumer(ctx, schemas.StreamResults, cfg)
+	}
+	return err
+}
+
+// cannotCreate adds to the server's refusal what can be done about it.
+func (b *Broker) cannotCreate(err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return err
+	}
+	switch api.ErrorCode {
+	case codeNoStorage, codeNoResources:
+		return fmt.Errorf("%w: the queue reserves %d MiB: raise the server's max_file_store or the account's limit, or lower the bound of the queue",
+			err, b.opts.QueueBytes>>20)
+	case codeNoPeers, codeNoReplicas:
+		return fmt.Errorf("%w: %d replicas need as many servers in one cluster", err, b.opts.Replicas)
+	}
+	return err
+}
+
+// Error codes of the server that the client library has no names for.
+const (
+	codeNoPeers     jetstream.ErrorCode = 10005
+	codeNoResources jetstream.ErrorCode = 10023
+	codeNoStorage   jetstream.ErrorCode = 10047
+	codeNoReplicas  jetstream.ErrorCode = 10074
+)
 
 func (b *Broker) ensureConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) error {
 	_, err := b.js.Consumer(ctx, stream, cfg.Durable)
@@ -99,7 +191,13 @@ func (b *Broker) ensureConsumer(ctx context.Context, stream string, cfg jetstrea
 // were acknowledged out of order come again, which is harmless. The server
 // counts deliveries anew then, so that what had been delivered is remembered
 // here.
+//
+// It does nothing where others can be alive: on a broker outside the process, or
+// one that listens.
 func (b *Broker) Reclaim(ctx context.Context) error {
+	if !b.alone {
+		return nil
+	}
 	for _, name := range []string{schemas.StreamRestore, schemas.StreamResults} {
 		stream, err := b.js.Stream(ctx, name)
 		if err != nil {

@@ -1,11 +1,13 @@
-// Package control is the life of a batch: it opens and seals batches and, after
-// a crash, brings the broker back in step with the ledger.
+// Package control is the life of a batch: it opens and seals batches, answers
+// questions about them and, after a crash, brings the broker back in step with
+// the ledger.
 package control
 
 import (
 	"context"
 	"time"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -46,6 +48,9 @@ func New(ctx context.Context, b Book, q Queue, f Finish) (*Control, error) {
 // Open opens a batch, or finds the one that has its id. The settings of a batch
 // that exists are kept.
 func (c *Control) Open(ctx context.Context, b schemas.Batch) (schemas.Summary, error) {
+	if err := schemas.CheckName(b.ID); err != nil {
+		return schemas.Summary{}, fault.New(schemas.CodeBadRequest, "batch: %w", err)
+	}
 	b.State, b.CreatedAt = schemas.StateOpen, time.Now().UTC()
 	s, err := c.book.Begin(ctx, b)
 	if err != nil || s.State.Final() {
