@@ -15,9 +15,13 @@ import (
 	"strings"
 	"testing"
 
+	_ "github.com/go-sql-driver/mysql"
 	"github.com/google/go-cmp/cmp"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/rs/zerolog"
 
 	"github.com/exhume/exhume/internal/app"
+	"github.com/exhume/exhume/internal/archive"
 	"github.com/exhume/exhume/internal/evidence"
 	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/schemas"
@@ -28,7 +32,7 @@ import (
 // waited for). Nobody else may be working in the world.
 func (w *world) checkInvariants(t *testing.T, id string) {
 	t.Helper()
-	l, err := ledger.OpenReader(t.Context(), filepath.Join(w.cfg.Exhume.StateDir, "ledger.sqlite"))
+	l, err := app.OpenLedgerReader(t.Context(), w.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +85,7 @@ func (w *world) checkResults(t *testing.T, l *ledger.Reader, s schemas.Summary) 
 func (w *world) checkDocument(t *testing.T, s schemas.Summary) {
 	t.Helper()
 	var text strings.Builder
-	if err := app.WriteResultDocument(t.Context(), w.cfg, s.ID, &text); err != nil {
+	if err := app.WriteResultDocument(t.Context(), w.cfg, s.ID, &text, zerolog.Nop()); err != nil {
 		t.Fatal(err)
 	}
 	var doc struct {
@@ -189,7 +193,7 @@ func (w *world) checkEvidence(t *testing.T, s schemas.Summary, results []schemas
 // batch for each restored item.
 func (w *world) checkArchive(t *testing.T, s schemas.Summary, results []schemas.Result) {
 	t.Helper()
-	db := openSQL(t, w.path("archive.sqlite"))
+	db := w.openArchive(t)
 	defer db.Close() //nolint:errcheck // or its side files would count as left behind
 	want := map[string]int{}
 	for _, r := range results {
@@ -198,8 +202,9 @@ func (w *world) checkArchive(t *testing.T, s schemas.Summary, results []schemas.
 		}
 	}
 	got := map[string]int{}
+	// However the database formats JSON.
 	rows, err := db.QueryContext(t.Context(), `SELECT e.item_id, i.restored_at FROM event e JOIN item i ON i.id = e.item_id
-		WHERE e.action = 'RESTORE' AND e.context LIKE '%"batch":"' || ? || '"%'`, s.ID)
+		WHERE e.action = 'RESTORE' AND `+w.contextText()+` LIKE '%"`+s.ID+`"%'`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,6 +266,35 @@ func fileSHA256(t *testing.T, path string) string {
 		return err.Error()
 	}
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// contextText is the context of an event as text.
+func (w *world) contextText() string {
+	if w.cfg.Backend.Backend == archive.Postgres {
+		return "e.context::text"
+	}
+	return "e.context"
+}
+
+// openArchive opens the world's archive as the database that it is.
+func (w *world) openArchive(t *testing.T) *sql.DB {
+	t.Helper()
+	url := w.cfg.Backend.URL
+	driver := "pgx"
+	switch w.cfg.Backend.Backend {
+	case archive.SQLite:
+		return openSQL(t, w.path("archive.sqlite"))
+	case archive.MariaDB:
+		rest := strings.TrimPrefix(url, "mariadb://")
+		user, rest, _ := strings.Cut(rest, "@")
+		address, database, _ := strings.Cut(rest, "/")
+		driver, url = "mysql", fmt.Sprintf("%s@tcp(%s)/%s", user, address, database)
+	}
+	db, err := sql.Open(driver, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
 }
 
 func openSQL(t *testing.T, path string) *sql.DB {

@@ -29,6 +29,9 @@ func (w *world) left(t *testing.T) []string {
 		}
 		consumers := s.ListConsumers(t.Context())
 		for c := range consumers.Info() {
+			if c.Name == schemas.Single {
+				continue // it stands for ever
+			}
 			if n := c.NumPending + uint64(c.NumAckPending); n > 0 || name == schemas.StreamRestore {
 				left = append(left, fmt.Sprintf("consumer %s of %s with %d messages", c.Name, name, n))
 			}
@@ -44,6 +47,9 @@ func (w *world) left(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		for key := range keys.Keys() {
+			if key == schemas.Single {
+				continue
+			}
 			left = append(left, bucket+" "+key)
 		}
 	}
@@ -54,6 +60,9 @@ func (w *world) left(t *testing.T) []string {
 // they are still in use.
 func (w *world) openBroker(t *testing.T) jetstream.JetStream {
 	t.Helper()
+	if w.nats != "" {
+		return connectNATS(t, w.nats)
+	}
 	ns, err := server.NewServer(&server.Options{
 		DontListen: true, NoLog: true, NoSigs: true, JetStream: true, JetStreamMaxStore: 1 << 50,
 		StoreDir: filepath.Join(w.cfg.Exhume.StateDir, "broker"),
@@ -65,15 +74,21 @@ func (w *world) openBroker(t *testing.T) jetstream.JetStream {
 	if !ns.ReadyForConnections(10 * time.Second) {
 		t.Fatal("the broker does not start")
 	}
-	nc, err := nats.Connect("", nats.InProcessServer(ns))
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		nc.Close()
 		ns.Shutdown()
 		ns.WaitForShutdown()
 	})
+	return connectNATS(t, "", nats.InProcessServer(ns))
+}
+
+// connectNATS connects to a server until the test ends.
+func connectNATS(t *testing.T, url string, opts ...nats.Option) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/exhume/exhume/internal/app"
+	"github.com/exhume/exhume/internal/dbtest"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -28,6 +29,7 @@ type cleanUp struct{ m *testing.M }
 
 func (c cleanUp) Run() int {
 	code := c.m.Run()
+	dbtest.Stop()
 	for _, dir := range []string{bench.dir, filepath.Dir(binaryPath)} {
 		if dir != "" && dir != "." {
 			_ = os.RemoveAll(dir)
@@ -40,6 +42,8 @@ func (c cleanUp) Run() int {
 type world struct {
 	dir string
 	cfg *app.Config
+	// nats is the URL of the fleet's broker; empty for an embedded one.
+	nats string
 }
 
 // fixture copies an archive that the predecessor wrote into a new world.

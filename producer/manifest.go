@@ -18,7 +18,7 @@ type ManifestOptions struct {
 	// Actor is on whose behalf a row is restored that names no actor itself.
 	Actor string
 	// Root is the absolute, lexically clean directory below which every output
-	// must lie. It need not exist.
+	// must lie, or s3://bucket/prefix. It need not exist.
 	Root string
 	// TempDir is where standard input and sorted outputs are spooled;
 	// empty means os.TempDir().
@@ -79,7 +79,7 @@ func OpenManifest(path string, stdin io.Reader, o ManifestOptions) (*Manifest, e
 }
 
 func (o *ManifestOptions) complete() error {
-	if !path.IsAbs(o.Root) || path.Clean(o.Root) != o.Root {
+	if !strings.HasPrefix(o.Root, "s3://") && (!path.IsAbs(o.Root) || path.Clean(o.Root) != o.Root) {
 		return fmt.Errorf("root %q is not an absolute, clean path", o.Root)
 	}
 	o.Actor = strings.TrimSpace(o.Actor)

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"strconv"
 	"time"
 
@@ -28,19 +28,21 @@ func (c *cli) batchCommand() *cobra.Command {
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.batchListCommand(), c.batchShowCommand(), c.batchResultsCommand())
+	natsFlags(cmd.PersistentFlags())
+	cmd.PersistentFlags().String("ledger", "", "ask the ledger in this PostgreSQL database, by `URL`")
+	cmd.AddCommand(c.batchListCommand(), c.batchShowCommand(), c.batchResultsCommand(), c.batchWatchCommand())
 	return cmd
 }
 
-// openLedger opens the ledger for questions.
-func (c *cli) openLedger(cmd *cobra.Command) (*ledger.Reader, error) {
+// openBatches opens what answers questions about batches.
+func (c *cli) openBatches(cmd *cobra.Command) (app.Batches, error) {
 	cfg, err := c.config(cmd)
 	if err != nil {
 		return nil, err
 	}
-	l, err := app.OpenLedgerReader(cmd.Context(), cfg)
+	l, err := app.OpenBatches(cmd.Context(), cfg, c.logger(cfg))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &codeError{exitNotFound, fmt.Errorf("no batch was restored from here yet: there is no ledger in %s (see --state-dir)", cfg.Exhume.StateDir)}
+		return nil, &codeError{exitNotFound, err}
 	}
 	return l, err
 }
@@ -67,7 +69,7 @@ func (c *cli) batchListCommand() *cobra.Command {
 }
 
 func (c *cli) batchList(cmd *cobra.Command, limit int, output string) error {
-	l, err := c.openLedger(cmd)
+	l, err := c.openBatches(cmd)
 	if err != nil {
 		return err
 	}
@@ -123,7 +125,7 @@ func (c *cli) batchShowCommand() *cobra.Command {
 }
 
 func (c *cli) batchShow(cmd *cobra.Command, ref, output string) error {
-	l, err := c.openLedger(cmd)
+	l, err := c.openBatches(cmd)
 	if err != nil {
 		return err
 	}
@@ -132,16 +134,8 @@ func (c *cli) batchShow(cmd *cobra.Command, ref, output string) error {
 	if err != nil {
 		return err
 	}
-	codes, err := l.Codes(cmd.Context(), s.ID)
-	if err != nil {
-		return err
-	}
 	if output == "json" {
-		return c.json(struct {
-			schemas.Summary
-			Open  int64                  `json:"open"`
-			Codes map[schemas.Code]int64 `json:"failed_by_code"`
-		}{s, s.Open(), codes})
+		return c.json(s)
 	}
 	n := s.Counts
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(c.out, format+"\n", args...) }
@@ -159,7 +153,7 @@ func (c *cli) batchShow(cmd *cobra.Command, ref, output string) error {
 		p("Ended      %s, after %s", moment(s.EndedAt), s.EndedAt.Sub(s.CreatedAt).Round(time.Millisecond))
 	}
 	for _, i := range schemas.Codes() {
-		if k := codes[i.Code]; k > 0 {
+		if k := s.FailedByCode[i.Code]; k > 0 {
 			p("Failed     %d %s: %s", k, i.Code, i.Cause)
 		}
 	}
@@ -195,7 +189,7 @@ again as manifests.`,
 
 func (c *cli) batchResults(cmd *cobra.Command, ref string, f ledger.Filter, output string) error {
 	ctx := cmd.Context()
-	l, err := c.openLedger(cmd)
+	l, err := c.openBatches(cmd)
 	if err != nil {
 		return err
 	}
@@ -210,13 +204,13 @@ func (c *cli) batchResults(cmd *cobra.Command, ref string, f ledger.Filter, outp
 		if err != nil {
 			return err
 		}
-		if err := app.WriteResults(c.out, s, l.Results(ctx, s.ID, f), cfg.Performance.Enabled); err != nil {
+		if err := app.WriteResults(c.out, s.Summary, l.Results(ctx, s.ID, f), cfg.Performance.Enabled); err != nil {
 			return err
 		}
 		_, err = fmt.Fprintln(c.out)
 		return err
 	case "csv":
-		return c.resultsCSV(ctx, l, s, f)
+		return c.resultsCSV(l.Results(ctx, s.ID, f))
 	case "jsonl":
 		for r, err := range l.Results(ctx, s.ID, f) {
 			if err != nil {
@@ -241,12 +235,12 @@ func (c *cli) batchResults(cmd *cobra.Command, ref string, f ledger.Filter, outp
 	return errors.Join(err, terr)
 }
 
-func (c *cli) resultsCSV(ctx context.Context, l *ledger.Reader, s schemas.Summary, f ledger.Filter) error {
+func (c *cli) resultsCSV(results iter.Seq2[schemas.Result, error]) error {
 	w := csv.NewWriter(c.out)
 	if err := w.Write([]string{"tombstone", "output", "actor", "index", "outcome", "code", "attempts", "size", "sha256", "duration_ms", "finished_at", "detail"}); err != nil {
 		return err
 	}
-	for r, err := range l.Results(ctx, s.ID, f) {
+	for r, err := range results {
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/exhume/exhume/internal/app"
 	"github.com/exhume/exhume/internal/archive"
@@ -50,17 +51,10 @@ before. Ctrl-C stops it in order, twice at once.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.batchRestore(cmd, args[0], f) },
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.actor, "by", "", "restore on behalf of this `actor`, noted in evidence (also --actor)")
-	fs.StringVar(&f.root, "root", "", "restore below this `directory` (default the manifest's)")
-	fs.String("overwrite", "", "where other content stands: `never|if-different|always` (default never)")
-	fs.String("mode", "", "permission `bits` of restored files, before the umask (default 0644)")
-	fs.StringVar(&f.name, "batch", "", "name the batch instead of deriving its `name` from the work")
-	fs.StringVar(&f.onInvalid, "on-invalid", "abort", "what invalid rows do: `abort|skip`")
-	fs.StringVar(&f.rejects, "rejects", "", "write all invalid rows to this `file`, as file:line: reason")
+	manifestFlags(fs, &f)
+	natsFlags(fs)
 	fs.String("results", "", "write the result document, JSON, to this `file`")
-	fs.Int64Var(&f.from, "resume-from", 0, "leave out the rows before this `number`, counted from 1")
 	fs.String("memory", "", "hold at most this `size` of artifacts in memory (default 256MiB)")
-	fs.BoolVar(&f.dryRun, "dry-run", false, "check the manifest, print its total and restore nothing")
 	fs.BoolVar(&f.acceptEvidence, "accept-evidence", false, "go on although the evidence log was moved away, replaced or cut")
 	output := ""
 	if c.codex {
@@ -73,12 +67,33 @@ before. Ctrl-C stops it in order, twice at once.`,
 	return cmd
 }
 
+// manifestFlags are the flags of commands that submit a manifest.
+func manifestFlags(fs *pflag.FlagSet, f *batchRestoreFlags) {
+	fs.StringVar(&f.actor, "by", "", "restore on behalf of this `actor`, noted in evidence (also --actor)")
+	fs.StringVar(&f.root, "root", "", "restore below this `directory` (default the manifest's)")
+	fs.String("overwrite", "", "where other content stands: `never|if-different|always` (default never)")
+	fs.String("mode", "", "permission `bits` of restored files, before the umask (default 0644)")
+	fs.StringVar(&f.name, "batch", "", "name the batch instead of deriving its `name` from the work")
+	fs.StringVar(&f.onInvalid, "on-invalid", "abort", "what invalid rows do: `abort|skip`")
+	fs.StringVar(&f.rejects, "rejects", "", "write all invalid rows to this `file`, as file:line: reason")
+	fs.Int64Var(&f.from, "resume-from", 0, "leave out the rows before this `number`, counted from 1")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "check the manifest, print its total and restore nothing")
+}
+
+// options are what the flags say of a manifest.
+func (f *batchRestoreFlags) options(c *cli, manifest string, r *rejects, p app.Progress) app.BatchOptions {
+	return app.BatchOptions{
+		Manifest: manifest, Stdin: c.in, Actor: f.actor, Name: f.name, Root: f.root, SkipInvalid: f.onInvalid == "skip",
+		From: f.from, CheckOnly: f.dryRun, AcceptEvidence: f.acceptEvidence, Rejected: r.add, Progress: p,
+	}
+}
+
 func (c *cli) batchRestore(cmd *cobra.Command, manifest string, f batchRestoreFlags) (err error) {
 	cfg, err := c.config(cmd)
 	if err != nil {
 		return err
 	}
-	if err := f.check(); err != nil {
+	if err := errors.Join(f.check(), oneOf("output", f.output, "", "json", "name")); err != nil {
 		return usage(cmd, err)
 	}
 	rejects, err := c.newRejects(f.rejects)
@@ -87,10 +102,7 @@ func (c *cli) batchRestore(cmd *cobra.Command, manifest string, f batchRestoreFl
 	}
 	start := time.Now()
 	p := newProgress(c.err)
-	batch, err := app.BatchRestore(cmd.Context(), cfg, app.BatchOptions{
-		Manifest: manifest, Stdin: c.in, Actor: f.actor, Name: f.name, Root: f.root, SkipInvalid: f.onInvalid == "skip",
-		From: f.from, CheckOnly: f.dryRun, AcceptEvidence: f.acceptEvidence, Rejected: rejects.add, Progress: p,
-	}, c.logger(cfg))
+	batch, err := app.BatchRestore(cmd.Context(), cfg, f.options(c, manifest, rejects, p), c.logger(cfg))
 	p.finish()
 	if cerr := rejects.close(); cerr != nil {
 		return errors.Join(err, cerr)
@@ -123,7 +135,7 @@ func (f *batchRestoreFlags) check() error {
 	if f.from < 0 {
 		return fmt.Errorf("--resume-from %d: want 1 or more", f.from)
 	}
-	return errors.Join(oneOf("on-invalid", f.onInvalid, "abort", "skip"), oneOf("output", f.output, "", "json", "name"))
+	return oneOf("on-invalid", f.onInvalid, "abort", "skip")
 }
 
 // interrupted says how to go on.
@@ -135,8 +147,16 @@ func (c *cli) interrupted(b app.Batch) error {
 		b.ID, b.Counts.Done(), b.Total)}
 }
 
-// summary tells how a batch ended.
+// summary tells how a batch ended, and where its evidence is.
 func (c *cli) summary(cfg *app.Config, b app.Batch, took time.Duration) {
+	c.counts(b, took)
+	if !app.HasFleet(cfg) {
+		c.say("Evidence: %s", app.EvidencePath(cfg))
+	}
+}
+
+// counts tells how a batch ended.
+func (c *cli) counts(b app.Batch, took time.Duration) {
 	n := b.Counts
 	if b.Known {
 		switch missing := b.Total - b.Before.Done(); {
@@ -158,20 +178,19 @@ func (c *cli) summary(cfg *app.Config, b app.Batch, took time.Duration) {
 	if n.Failed > 0 {
 		c.say("Failed items: %s batch results %s --outcome failed", cmdName(c), b.ID)
 	}
-	c.say("Evidence: %s", app.EvidencePath(cfg))
 }
 
 // deliver writes the result document to where it was asked for.
 func (c *cli) deliver(cmd *cobra.Command, cfg *app.Config, b app.Batch, output string) error {
 	if path := cfg.Batch.ResultsPath; path != "" {
-		if err := app.SaveResultDocument(cmd.Context(), cfg, b.ID, path); err != nil {
+		if err := app.SaveResultDocument(cmd.Context(), cfg, b.ID, path, c.logger(cfg)); err != nil {
 			return err
 		}
 		c.say("Batch results saved to %s", path)
 	}
 	switch output {
 	case "json":
-		if err := app.WriteResultDocument(cmd.Context(), cfg, b.ID, c.out); err != nil {
+		if err := app.WriteResultDocument(cmd.Context(), cfg, b.ID, c.out, c.logger(cfg)); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(c.out)

@@ -78,11 +78,13 @@ Exit codes: 0 all restored, 1 other error, 2 usage or invalid manifest,
 	}
 	c.globalFlags(root.PersistentFlags())
 	root.AddGroup(&cobra.Group{ID: groupRestore, Title: "Restoring:"},
+		&cobra.Group{ID: groupFleet, Title: "A fleet:"},
 		&cobra.Group{ID: groupArchive, Title: "The archive:"},
 		&cobra.Group{ID: groupAsk, Title: "Asking and checking:"})
 	root.AddCommand(
 		c.demoCommand(), c.batchRestoreCommand(), c.restoreCommand(),
 		c.storeCommand(), c.listCommand(), c.showCommand(),
+		c.upCommand(), c.submitCommand(), c.workerCommand(), c.collectorCommand(), c.doctorCommand(), c.migrateCommand(), c.probeCommand(),
 		c.batchCommand(), c.healthCheckCommand(), c.configShowCommand(), c.errorsCommand(), c.schemaCommand(), c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
@@ -104,6 +106,7 @@ func byName(cmd *cobra.Command, name string) {
 // The groups of commands in the help.
 const (
 	groupRestore = "restore"
+	groupFleet   = "fleet"
 	groupArchive = "archive"
 	groupAsk     = "ask"
 )

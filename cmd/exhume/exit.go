@@ -79,7 +79,7 @@ func codeOf(err error) int {
 		return exitTemporary
 	}
 	switch {
-	case errors.Is(err, app.ErrNoManifest):
+	case errors.Is(err, app.ErrNoManifest), errors.Is(err, app.ErrNoFleet):
 		return exitUsage
 	case errors.Is(err, app.ErrInterrupted), errors.Is(err, context.Canceled):
 		return exitInterrupted
@@ -95,7 +95,7 @@ func codeOf(err error) int {
 // codeOfFault is the exit code for one item's error.
 func codeOfFault(code schemas.Code) int {
 	switch code {
-	case schemas.CodeTombstoneNotFound:
+	case schemas.CodeTombstoneNotFound, schemas.CodeBatchNotFound:
 		return exitNotFound
 	case schemas.CodePathRefused, schemas.CodeDestinationExists, schemas.CodeDestinationDenied:
 		return exitRefused

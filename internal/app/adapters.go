@@ -5,9 +5,7 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -15,9 +13,7 @@ import (
 	"github.com/exhume/exhume/internal/archive"
 	"github.com/exhume/exhume/internal/broker"
 	"github.com/exhume/exhume/internal/collector"
-	"github.com/exhume/exhume/internal/destination"
 	"github.com/exhume/exhume/internal/ledger"
-	"github.com/exhume/exhume/internal/restore"
 	"github.com/exhume/exhume/schemas"
 	"github.com/exhume/exhume/worker"
 )
@@ -76,48 +72,4 @@ func noteRestorations(w *archive.Writer) collector.Archive {
 		}
 		return w.Restored(ctx, out)
 	}
-}
-
-// trees are the destination trees in use, by root. It is safe for concurrent use.
-type trees struct {
-	mu   sync.Mutex
-	open map[string]*destination.Tree
-}
-
-func (t *trees) group(s schemas.Settings, n int) (restore.Group, error) {
-	tree, err := t.tree(s.Root)
-	if err != nil {
-		return nil, err
-	}
-	return tree.Group(s, n), nil
-}
-
-// tree opens the tree below a root, which also sweeps what dead processes left
-// in it.
-func (t *trees) tree(root string) (*destination.Tree, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if tree := t.open[root]; tree != nil {
-		return tree, nil
-	}
-	tree, err := destination.OpenTree(root)
-	if err != nil {
-		return nil, err
-	}
-	if t.open == nil {
-		t.open = map[string]*destination.Tree{}
-	}
-	t.open[root] = tree
-	return tree, nil
-}
-
-func (t *trees) close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var errs []error
-	for _, tree := range t.open {
-		errs = append(errs, tree.Close())
-	}
-	t.open = nil
-	return errors.Join(errs...)
 }

@@ -97,32 +97,55 @@ var ErrNoManifest = errors.New("there is no such file")
 // the same call continues.
 var ErrInterrupted = errors.New("interrupted")
 
-// BatchRestore restores a manifest through an embedded fleet and returns when
-// the batch has ended. When ctx ends it finishes what is in hand and returns
+// BatchRestore restores a manifest and returns when the batch has ended: through
+// the fleet that is configured or works in the state directory, else through an
+// embedded one. When ctx ends it finishes what is in hand and returns
 // ErrInterrupted.
 func BatchRestore(ctx context.Context, cfg *Config, o BatchOptions, log zerolog.Logger) (Batch, error) {
+	if HasFleet(cfg) {
+		return Submit(ctx, cfg, o, true, log)
+	}
+	out, s, done, err := o.prepare(ctx, cfg)
+	if err != nil || o.CheckOnly {
+		return out, err
+	}
+	defer done()
+	debug.SetMemoryLimit(cfg.Exhume.Memory.Bytes() + processMemory)
+	f, err := openFleet(ctx, cfg, fleetOptions{waiting: o.Progress.Waiting, acceptEvidence: o.AcceptEvidence}, log)
+	if err != nil {
+		return out, err
+	}
+	err = f.restoreBatch(ctx, &out, o, s)
+	return out, errors.Join(err, f.close())
+}
+
+// prepare reads and checks the manifest and says what is to be submitted. The
+// caller calls done when that has happened.
+func (o BatchOptions) prepare(ctx context.Context, cfg *Config) (out Batch, s producer.Submission, done func(), err error) {
 	root, err := destinationRoot(o)
 	if err != nil {
-		return Batch{}, err
+		return out, s, nil, err
 	}
 	m, err := producer.OpenManifest(o.Manifest, o.Stdin, producer.ManifestOptions{
 		Actor: o.Actor, Root: root, From: o.From, Progress: o.Progress.Checking,
 	})
 	if err != nil {
-		return Batch{}, err
+		return out, s, nil, err
 	}
-	defer m.Close() //nolint:errcheck // temporaries only
+	closeManifest := func() { _ = m.Close() } // temporaries only
+	defer func() {
+		if err != nil || o.CheckOnly {
+			closeManifest()
+		}
+	}()
 	check, err := m.Check(ctx, o.Rejected)
 	if err != nil {
-		return Batch{}, err
+		return out, s, nil, err
 	}
-	out := Batch{Rows: check.Rows, Rejected: check.Rejected}
+	out = Batch{Rows: check.Rows, Rejected: check.Rejected}
 	out.Total = check.Valid
 	if check.Rejected > 0 && !o.SkipInvalid || check.Valid == 0 {
-		return out, &InvalidManifestError{m.Name(), check.Valid, check.Rejected}
-	}
-	if o.CheckOnly {
-		return out, nil
+		return out, s, nil, &InvalidManifestError{m.Name(), check.Valid, check.Rejected}
 	}
 	spec := schemas.Batch{
 		ID: o.Name, Actor: o.Actor, Manifest: m.Name(), ManifestSHA256: check.SHA256, Archive: archive.Redact(cfg.Backend.URL),
@@ -131,13 +154,7 @@ func BatchRestore(ctx context.Context, cfg *Config, o BatchOptions, log zerolog.
 	if spec.ID == "" {
 		spec.ID = derivedID(spec, o)
 	}
-	debug.SetMemoryLimit(cfg.Exhume.Memory.Bytes() + processMemory)
-	f, err := openFleet(ctx, cfg, fleetOptions{o.Progress.Waiting, o.AcceptEvidence}, log)
-	if err != nil {
-		return out, err
-	}
-	err = f.restoreBatch(ctx, &out, o, producer.Submission{Batch: spec, Items: m.Items(ctx), Total: check.Valid})
-	return out, errors.Join(err, f.close())
+	return out, producer.Submission{Batch: spec, Items: m.Items(ctx), Total: check.Valid}, closeManifest, nil
 }
 
 // restoreBatch submits a batch and runs the fleet until the batch has ended.
@@ -149,7 +166,7 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 	}
 	// Even when nothing is left to do, a run that was killed may have left its
 	// temporary files.
-	if _, err := f.targets.tree(s.Batch.Settings.Root); err != nil {
+	if err := f.targets.open(s.Batch.Settings.Root); err != nil {
 		return err
 	}
 	ended := f.watch(s.Batch.ID, o.Progress.Restoring)
@@ -210,8 +227,12 @@ func (f *fleet) watch(id string, changed func(schemas.Summary)) (ended <-chan st
 	return done
 }
 
-// destinationRoot is the absolute directory below which outputs lie.
+// destinationRoot is the absolute directory, or the bucket, below which outputs
+// lie.
 func destinationRoot(o BatchOptions) (string, error) {
+	if isBucket(o.Root) {
+		return o.Root, nil
+	}
 	if o.Root != "" {
 		return filepath.Abs(o.Root)
 	}

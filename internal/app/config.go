@@ -102,6 +102,8 @@ type ExhumeConfig struct {
 	ArchiveEvents bool `toml:"archive_events" env:"EXHUME_ARCHIVE_EVENTS"`
 	// WorkerName names this process's worker; empty means after the host.
 	WorkerName string `toml:"worker_name" env:"EXHUME_WORKER_NAME"`
+	// GroupSize is about how many items are restored together.
+	GroupSize int `toml:"group_size" env:"EXHUME_GROUP_SIZE"`
 	// LedgerURL is the ledger's PostgreSQL database; empty means a SQLite file
 	// in StateDir. It may hold a password.
 	LedgerURL string `toml:"ledger_url" env:"EXHUME_LEDGER_URL" flag:"ledger" secret:"url"`
@@ -148,8 +150,16 @@ type S3Config struct {
 	Region    string `toml:"region" env:"EXHUME_S3_REGION" flag:"s3-region"`
 	AccessKey string `toml:"access_key" env:"EXHUME_S3_ACCESS_KEY" flag:"s3-access-key"`
 	SecretKey string `toml:"secret_key" env:"EXHUME_S3_SECRET_KEY" flag:"s3-secret-key" secret:"all"`
+	// SessionToken belongs to temporary keys.
+	SessionToken string `toml:"session_token" env:"EXHUME_S3_SESSION_TOKEN" flag:"s3-session-token" secret:"all"`
+	// Style is path or virtual; empty means what the endpoint needs.
+	Style string `toml:"style" env:"EXHUME_S3_STYLE" flag:"s3-style"`
 	// CA is a PEM file.
 	CA string `toml:"ca" env:"EXHUME_S3_CA" flag:"s3-ca"`
+	// Insecure allows http beyond loopback, Private an endpoint whose name leads
+	// to a private address.
+	Insecure bool `toml:"insecure" env:"EXHUME_S3_INSECURE" flag:"s3-insecure"`
+	Private  bool `toml:"private" env:"EXHUME_S3_PRIVATE" flag:"s3-private"`
 	// Sources are what artifacts may be read from: s3://bucket/prefix and
 	// directories as file:///path, with commas between; empty means nothing.
 	Sources string `toml:"sources" env:"EXHUME_S3_SOURCES" flag:"s3-sources"`
@@ -165,7 +175,7 @@ func defaultConfig() Config {
 		Exhume: ExhumeConfig{
 			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 256 << 20,
 			Overwrite: schemas.OverwriteNever, Mode: 0o644, ArchiveEvents: true,
-			StartTimeout: Duration(time.Minute), DrainTimeout: Duration(30 * time.Second),
+			GroupSize: 512, StartTimeout: Duration(time.Minute), DrainTimeout: Duration(30 * time.Second),
 		},
 		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:4222"},
 		S3:   S3Config{Region: "us-east-1"},

@@ -62,6 +62,7 @@ var configRules = map[string]configRule{
 	"exhume.mode":           configMode,
 	"exhume.archive_events": configBool,
 	"exhume.worker_name":    configWorkerName,
+	"exhume.group_size":     configCount(4096),
 	"exhume.ledger_url": {"empty or a PostgreSQL URL, such as postgresql://user@host/database", func(text string) (any, bool) {
 		at, err := archive.ParseURL(text)
 		return text, text == "" || err == nil && at.Backend == archive.Postgres
@@ -84,12 +85,16 @@ var configRules = map[string]configRule{
 	"nats.replicas": configCount(5),
 	"nats.listen":   configListen,
 
-	"s3.endpoint":   configAnyText,
-	"s3.region":     configAnyText,
-	"s3.access_key": configAnyText,
-	"s3.secret_key": configAnyText,
-	"s3.ca":         configAnyText,
-	"s3.sources":    configAnyText,
+	"s3.endpoint":      configAnyText,
+	"s3.region":        configAnyText,
+	"s3.access_key":    configAnyText,
+	"s3.secret_key":    configAnyText,
+	"s3.session_token": configAnyText,
+	"s3.style":         configOneOf[string]([]string{"", "path", "virtual"}, nil),
+	"s3.ca":            configAnyText,
+	"s3.insecure":      configBool,
+	"s3.private":       configBool,
+	"s3.sources":       configAnyText,
 
 	// Some documents call this the number of attempts; the predecessor took it
 	// for the longest delay in seconds.

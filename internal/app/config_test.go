@@ -78,7 +78,7 @@ func TestConfigDefaults(t *testing.T) {
 		Exhume: ExhumeConfig{
 			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 268435456,
 			Overwrite: schemas.OverwriteNever, Mode: 420, ArchiveEvents: true,
-			StartTimeout: 60_000_000_000, DrainTimeout: 30_000_000_000,
+			GroupSize: 512, StartTimeout: 60_000_000_000, DrainTimeout: 30_000_000_000,
 		},
 		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:4222"},
 		S3:   S3Config{Region: "us-east-1"},
@@ -147,6 +147,7 @@ overwrite = "if-different"
 mode = "0600"
 archive_events = false
 worker_name = "file-worker"
+group_size = 7
 ledger_url = "postgresql://db/file"
 single_root = "file-single"
 http_listen = "off"
@@ -170,6 +171,10 @@ endpoint = "file-endpoint"
 region = "file-region"
 access_key = "file-access_key"
 secret_key = "file-secret_key"
+session_token = "file-session"
+style = "path"
+insecure = true
+private = true
 ca = "file-ca"
 sources = "file-sources"
 `
@@ -182,7 +187,7 @@ sources = "file-sources"
 		"CODEX_ARCHIVE_PERF_ENABLED=on", "CODEX_ARCHIVE_PERF_EVIDENCE=yes",
 		"EXHUME_STATE_DIR=env-state", "CODEX_EVIDENCE_DIR=env-evidence", "EXHUME_MEMORY=1GiB", "EXHUME_OVERWRITE=always",
 		"EXHUME_MODE=0640", "EXHUME_ARCHIVE_EVENTS=on", "EXHUME_WORKER_NAME=env-worker",
-		"EXHUME_LEDGER_URL=postgres://db/env", "EXHUME_SINGLE_ROOT=env-single", "EXHUME_HTTP_LISTEN=:7", "EXHUME_START_TIMEOUT=1.5", "EXHUME_DRAIN_TIMEOUT=2m",
+		"EXHUME_GROUP_SIZE=9", "EXHUME_LEDGER_URL=postgres://db/env", "EXHUME_SINGLE_ROOT=env-single", "EXHUME_HTTP_LISTEN=:7", "EXHUME_START_TIMEOUT=1.5", "EXHUME_DRAIN_TIMEOUT=2m",
 		"EXHUME_NATS_REPLICAS=5", "EXHUME_LISTEN=off",
 		"EXHUME_NATS_URL=env-url",
 		"EXHUME_NATS_CONTEXT=env-context",
@@ -198,6 +203,7 @@ sources = "file-sources"
 		"EXHUME_S3_REGION=env-region",
 		"EXHUME_S3_ACCESS_KEY=env-access_key",
 		"EXHUME_S3_SECRET_KEY=env-secret_key",
+		"EXHUME_S3_SESSION_TOKEN=env-session", "EXHUME_S3_STYLE=virtual", "EXHUME_S3_INSECURE=off", "EXHUME_S3_PRIVATE=off",
 		"EXHUME_S3_CA=env-ca",
 		"EXHUME_S3_SOURCES=env-sources",
 	}
@@ -211,14 +217,14 @@ sources = "file-sources"
 		Exhume: ExhumeConfig{
 			StateDir: "file-state", EvidenceDir: "file-evidence", Memory: 64 << 20,
 			Overwrite: schemas.OverwriteIfDifferent, Mode: 0o600, WorkerName: "file-worker",
-			LedgerURL: "postgresql://db/file", SingleRoot: "file-single", HTTPListen: "off", StartTimeout: 5e9, DrainTimeout: 90e9,
+			GroupSize: 7, LedgerURL: "postgresql://db/file", SingleRoot: "file-single", HTTPListen: "off", StartTimeout: 5e9, DrainTimeout: 90e9,
 		},
 		NATS: NATSConfig{
 			URL: "file-url", Context: "file-context", Creds: "file-creds", NKey: "file-nkey", User: "file-user", Password: "file-password", Token: "file-token",
 			TLSCA: "file-tls_ca", TLSCert: "file-tls_cert", TLSKey: "file-tls_key", Replicas: 3, Listen: "localhost:1",
 		},
 		S3: S3Config{
-			Endpoint: "file-endpoint", Region: "file-region", AccessKey: "file-access_key", SecretKey: "file-secret_key", CA: "file-ca", Sources: "file-sources",
+			Endpoint: "file-endpoint", Region: "file-region", AccessKey: "file-access_key", SecretKey: "file-secret_key", SessionToken: "file-session", Style: "path", Insecure: true, Private: true, CA: "file-ca", Sources: "file-sources",
 		},
 		Warnings: []string{`logging.evidence_file from file exhume.toml has no effect: the evidence is in the directory CODEX_EVIDENCE_DIR, now "file-evidence"`},
 	}
@@ -231,14 +237,14 @@ sources = "file-sources"
 		Exhume: ExhumeConfig{
 			StateDir: "env-state", EvidenceDir: "env-evidence", Memory: 1 << 30,
 			Overwrite: schemas.OverwriteAlways, Mode: 0o640, ArchiveEvents: true, WorkerName: "env-worker",
-			LedgerURL: "postgres://db/env", SingleRoot: "env-single", HTTPListen: ":7", StartTimeout: 1.5e9, DrainTimeout: 120e9,
+			GroupSize: 9, LedgerURL: "postgres://db/env", SingleRoot: "env-single", HTTPListen: ":7", StartTimeout: 1.5e9, DrainTimeout: 120e9,
 		},
 		NATS: NATSConfig{
 			URL: "env-url", Context: "env-context", Creds: "env-creds", NKey: "env-nkey", User: "env-user", Password: "env-password", Token: "env-token",
 			TLSCA: "env-tls_ca", TLSCert: "env-tls_cert", TLSKey: "env-tls_key", Replicas: 5, Listen: "off",
 		},
 		S3: S3Config{
-			Endpoint: "env-endpoint", Region: "env-region", AccessKey: "env-access_key", SecretKey: "env-secret_key", CA: "env-ca", Sources: "env-sources",
+			Endpoint: "env-endpoint", Region: "env-region", AccessKey: "env-access_key", SecretKey: "env-secret_key", SessionToken: "env-session", Style: "virtual", CA: "env-ca", Sources: "env-sources",
 		},
 		Warnings: []string{`logging.evidence_file from env CODEX_ARCHIVE_LOG_EVIDENCE has no effect: the evidence is in the directory CODEX_EVIDENCE_DIR, now "env-evidence"`},
 	}

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,7 +15,6 @@ import (
 	"github.com/exhume/exhume/internal/archive"
 	"github.com/exhume/exhume/internal/broker"
 	"github.com/exhume/exhume/internal/collector"
-	"github.com/exhume/exhume/internal/control"
 	"github.com/exhume/exhume/internal/evidence"
 	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/internal/restore"
@@ -26,14 +24,12 @@ import (
 
 // fleet is all roles in one process, with everything that they share open.
 type fleet struct {
-	broker    *broker.Broker
-	ledger    *ledger.Ledger
-	control   *control.Control
-	collector *collector.Collector
-	worker    *worker.Worker
-	targets   *trees
-	lock      *stateLock
-	closers   []func() error
+	*process
+	*restoring
+	*recording
+	lock *stateLock
+	// address is where the broker listens, a URL.
+	address string
 }
 
 // fleetOptions say how a fleet is opened.
@@ -43,12 +39,16 @@ type fleetOptions struct {
 	// acceptEvidence continues with an evidence log that is not the one that
 	// the ledger knows.
 	acceptEvidence bool
+	// listen, if not empty, is where other processes may connect to the broker,
+	// host:port.
+	listen string
+	// drain bounds how long the worker finishes what it has in hand; 0 does not.
+	drain time.Duration
 }
 
 // openFleet opens an embedded fleet on the configured archive.
 func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Logger) (_ *fleet, err error) {
-	lendProcessors()
-	f := &fleet{}
+	f := &fleet{process: newProcess(cfg, log)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
@@ -58,78 +58,51 @@ func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Log
 		return nil, err
 	}
 	// The archive first: without it there is nothing to do.
-	source, note, err := f.openArchive(ctx, cfg)
+	from, err := openSource(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.openState(ctx, cfg); err != nil {
+	notes, err := f.openNotes(ctx)
+	if err != nil {
+		return nil, errors.Join(err, from.Close())
+	}
+	listen, token := listenOptions(o.listen)
+	if err := f.embed(ctx, listen); err != nil {
+		return nil, errors.Join(err, from.Close())
+	}
+	if f.restoring, err = f.openRestoring(from, func(c *worker.Config) { c.DrainTimeout = o.drain }); err != nil {
 		return nil, err
 	}
-	book, err := f.openBook(ctx, cfg, o, log)
+	l, err := ledger.OpenWith(ctx, LedgerURL(cfg), ledger.Options{Migrate: true})
 	if err != nil {
 		return nil, err
 	}
-	f.collector = collector.New(book, collectorQueue{f.broker}, note, log)
-	if f.control, err = control.New(ctx, book, f.broker, f.collector.FinishIfDone); err != nil {
+	if f.recording, err = f.openRecording(ctx, l, notes, o.acceptEvidence); err != nil {
 		return nil, err
 	}
-	f.targets = &trees{}
-	f.onClose(f.targets.close)
-	restorer := restore.New(source, archive.Decode, f.targets.group, restoreConfig(cfg))
-	f.worker, err = worker.New(workerConfig(cfg, source.Ping), workerQueue{f.broker}, f.broker, restorer, log)
+	f.address, err = f.publishFleet(token)
 	return f, err
 }
 
-// openArchive opens the archive for reading and, unless that is turned off, for
-// taking notes of restorations.
-func (f *fleet) openArchive(ctx context.Context, cfg *Config) (*archive.Reader, collector.Archive, error) {
-	source, err := archive.OpenReader(ctx, cfg.Backend.URL)
-	if err != nil {
-		return nil, nil, err
+// embed runs a broker of its own in the state directory.
+func (p *process) embed(ctx context.Context, opts []broker.EmbedOption) (err error) {
+	if p.broker, err = broker.Embed(filepath.Join(p.cfg.Exhume.StateDir, "broker"), opts...); err != nil {
+		return err
 	}
-	if !cfg.Exhume.ArchiveEvents {
-		f.onClose(source.Close)
-		return source, nil, nil
+	p.others = append(p.others, p.broker.Close)
+	if err := p.broker.Setup(ctx); err != nil {
+		return err
 	}
-	notes, err := archive.OpenWriter(ctx, cfg.Backend.URL)
-	if err != nil {
-		err = fmt.Errorf("%w (restorations are noted in the archive; --archive-events off leaves that out)", err)
-		return nil, nil, errors.Join(err, source.Close())
-	}
-	// The writer is closed last, because the last one out tidies SQLite's side
-	// files up and a reader may not.
-	f.onClose(func() error { return errors.Join(source.Close(), notes.Close()) })
-	return source, noteRestorations(notes), nil
+	return p.broker.Reclaim(ctx)
 }
 
-// openState opens the broker and the ledger in the state directory.
-func (f *fleet) openState(ctx context.Context, cfg *Config) (err error) {
-	if f.broker, err = broker.Embed(filepath.Join(cfg.Exhume.StateDir, "broker")); err != nil {
-		return err
+// close closes everything and gives the state directory free.
+func (f *fleet) close() error {
+	err := f.process.close()
+	if f.lock != nil {
+		err = errors.Join(err, f.lock.unlock())
 	}
-	f.onClose(f.broker.Close)
-	if err := f.broker.Setup(ctx); err != nil {
-		return err
-	}
-	if err := f.broker.Reclaim(ctx); err != nil {
-		return err
-	}
-	if f.ledger, err = ledger.Open(ctx, ledgerPath(cfg)); err != nil {
-		return err
-	}
-	f.onClose(f.ledger.Close)
-	return nil
-}
-
-func (f *fleet) openBook(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Logger) (*collector.Book, error) {
-	lines, err := evidence.Open(cfg.Exhume.EvidenceDir)
-	if err != nil {
-		return nil, err
-	}
-	f.onClose(lines.Close)
-	opts := evidenceOptions(cfg)
-	opts.AcceptEvidence = o.acceptEvidence
-	return collector.OpenBook(ctx, bookLedger{f.ledger, log}, lines, opts)
+	return err
 }
 
 func evidenceOptions(cfg *Config) collector.Options {
@@ -137,24 +110,6 @@ func evidenceOptions(cfg *Config) collector.Options {
 		Backend: cfg.Backend.Backend, URL: archive.Redact(cfg.Backend.URL),
 		Timings: cfg.Performance.Enabled && cfg.Performance.EmitToEvidence,
 	}
-}
-
-func (f *fleet) onClose(c func() error) { f.closers = append(f.closers, c) }
-
-// close closes everything, at the same time because each waits for the disk,
-// and gives the state directory free.
-func (f *fleet) close() error {
-	errs := make([]error, len(f.closers))
-	var wg sync.WaitGroup
-	for i, c := range f.closers {
-		wg.Go(func() { errs[i] = c() })
-	}
-	wg.Wait()
-	f.closers = nil
-	if f.lock != nil {
-		errs = append(errs, f.lock.unlock())
-	}
-	return errors.Join(errs...)
 }
 
 // run works until stop ends. Then the worker finishes what it holds, and after
@@ -196,7 +151,7 @@ func restoreConfig(cfg *Config) restore.Config {
 
 func workerConfig(cfg *Config, ping func(context.Context) error) worker.Config {
 	c := worker.Config{
-		Name: cfg.Exhume.WorkerName, Groups: cfg.Batch.Concurrent, Heartbeat: broker.Heartbeat, Ping: ping,
+		Name: cfg.Exhume.WorkerName, GroupSize: cfg.Exhume.GroupSize, Groups: cfg.Batch.Concurrent, Heartbeat: broker.Heartbeat, Ping: ping,
 		Retry: retryPolicy(cfg),
 	}
 	if c.Name == "" {

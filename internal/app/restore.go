@@ -35,20 +35,20 @@ func Restore(ctx context.Context, cfg *Config, o RestoreOptions) (r schemas.Resu
 	if err != nil {
 		return r, err
 	}
-	source, err := archive.OpenReader(ctx, cfg.Backend.URL)
+	from, err := openSource(ctx, cfg)
 	if err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, source.Close()) }()
+	defer func() { err = errors.Join(err, from.Close()) }()
 	log, err := evidence.Open(cfg.Exhume.EvidenceDir)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	targets := &trees{}
+	targets := newTargets(cfg)
 	defer func() { err = errors.Join(err, targets.close()) }()
 
-	restorer := restore.New(source, archive.Decode, targets.group, restoreConfig(cfg))
+	restorer := restore.New(from, archive.Decode, targets.group, restoreConfig(cfg))
 	settings := schemas.Settings{Root: root, Overwrite: cfg.Exhume.Overwrite, Mode: cfg.Exhume.Mode.Bits()}
 	request := schemas.Request{Tombstone: o.Tombstone, Output: output, Actor: o.Actor, Published: time.Now()}
 	if r, err = attempt(ctx, restorer, retryPolicy(cfg), settings, request); err != nil {

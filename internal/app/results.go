@@ -14,6 +14,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/rs/zerolog"
+
 	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/schemas"
 )
@@ -50,7 +52,7 @@ type resultMetrics struct {
 
 // SaveResultDocument writes a batch's result document (see WriteResultDocument)
 // to a file, which appears only when it is complete.
-func SaveResultDocument(ctx context.Context, cfg *Config, id, path string) (err error) {
+func SaveResultDocument(ctx context.Context, cfg *Config, id, path string, log zerolog.Logger) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("results: %w", err)
 	}
@@ -65,7 +67,7 @@ func SaveResultDocument(ctx context.Context, cfg *Config, id, path string) (err 
 			err = fmt.Errorf("results %s: %w", path, err)
 		}
 	}()
-	if err := WriteResultDocument(ctx, cfg, id, f); err != nil {
+	if err := WriteResultDocument(ctx, cfg, id, f, log); err != nil {
 		return err
 	}
 	if err := f.Chmod(0o644); err != nil {
@@ -84,8 +86,8 @@ func SaveResultDocument(ctx context.Context, cfg *Config, id, path string) (err 
 // wrote, with the same keys in the same order, and more: JSON, indented by two,
 // non-ASCII characters escaped, no newline at the end. It streams: a batch of
 // millions needs no memory.
-func WriteResultDocument(ctx context.Context, cfg *Config, id string, w io.Writer) error {
-	l, err := OpenLedgerReader(ctx, cfg)
+func WriteResultDocument(ctx context.Context, cfg *Config, id string, w io.Writer, log zerolog.Logger) error {
+	l, err := OpenBatches(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func WriteResultDocument(ctx context.Context, cfg *Config, id string, w io.Write
 	if err != nil {
 		return err
 	}
-	return WriteResults(w, s, l.Results(ctx, s.ID, ledger.Filter{}), cfg.Performance.Enabled)
+	return WriteResults(w, s.Summary, l.Results(ctx, s.ID, ledger.Filter{}), cfg.Performance.Enabled)
 }
 
 // WriteResults writes the result document of a batch with the results given.
@@ -106,12 +108,6 @@ func WriteResults(w io.Writer, s schemas.Summary, results iter.Seq2[schemas.Resu
 		return d.err
 	}
 	return out.Flush()
-}
-
-// OpenLedgerReader opens the configured ledger for questions. Where no batch
-// was ever restored the error is fs.ErrNotExist.
-func OpenLedgerReader(ctx context.Context, cfg *Config) (*ledger.Reader, error) {
-	return ledger.OpenReader(ctx, ledgerPath(cfg))
 }
 
 // document writes a result document; the first error stays.

@@ -28,6 +28,12 @@ func (r *Reader) Open(ctx context.Context, a schemas.Artifact) (io.ReadCloser, e
 	if err != nil {
 		return nil, err
 	}
+	return DecodeStream(a, blob)
+}
+
+// DecodeStream decodes the stored bytes of an artifact as they come; see
+// Reader.Open. It closes blob with the stream, or at once when it fails.
+func DecodeStream(a schemas.Artifact, blob io.ReadCloser) (io.ReadCloser, error) {
 	in := bufio.NewReaderSize(blob, blobChunk)
 	c, err := streamContent(a, in)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -117,8 +118,11 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 	work := context.WithoutCancel(ctx)
 	var touched []schemas.Summary
 	if len(g.results) > 0 {
-		var err error
-		if touched, err = c.book.Record(work, g.results); err != nil {
+		err := c.whileAway(ctx, func() (err error) {
+			touched, err = c.book.Record(work, g.results)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -134,7 +138,7 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 	}
 	c.answer(g.results)
 	for _, s := range touched {
-		if err := c.FinishIfDone(work, s); err != nil {
+		if err := c.whileAway(ctx, func() error { return c.FinishIfDone(work, s) }); err != nil {
 			return err
 		}
 	}
@@ -144,6 +148,19 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 		}
 	}
 	return nil
+}
+
+// whileAway repeats what the ledger does not answer to, until it is back or the
+// context ends. The results in hand go to others meanwhile, and come again.
+func (c *Collector) whileAway(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil || fault.CodeOf(err).Class() != schemas.ClassBackendDown {
+			return err
+		}
+		c.log.Warn().Err(err).Msg("cannot record results; trying again")
+		pause(ctx, time.Second)
+	}
 }
 
 // answer announces the results of single requests to those who made them.

@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/rs/zerolog"
+
+	"github.com/exhume/exhume/internal/broker"
+)
+
+// ErrNoFleet says that no fleet is configured and none works here.
+var ErrNoFleet = errors.New("no fleet to connect to: give its NATS server with --nats or --context, or start one here with 'exhume up'")
+
+// localFleet is what 'exhume up' leaves in its state directory for those who
+// want to connect to it.
+type localFleet struct {
+	URL   string `json:"url"`
+	Token string `json:"token"`
+}
+
+func localFleetPath(cfg *Config) string { return filepath.Join(cfg.Exhume.StateDir, "fleet.json") }
+
+// publish lets other processes of this user find the fleet.
+func (l localFleet) publish(cfg *Config) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	path := localFleetPath(cfg)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// findLocalFleet finds the fleet that works in the state directory.
+func findLocalFleet(cfg *Config) (l localFleet, found bool) {
+	data, err := os.ReadFile(localFleetPath(cfg))
+	if errors.Is(err, fs.ErrNotExist) || json.Unmarshal(data, &l) != nil {
+		return l, false
+	}
+	// A fleet that was killed leaves the file behind, but not its lock.
+	f := flock.New(filepath.Join(cfg.Exhume.StateDir, "lock"), flock.SetPermissions(0o600))
+	defer f.Close() //nolint:errcheck // gives the lock free, too
+	free, err := f.TryLock()
+	return l, err == nil && !free
+}
+
+// HasFleet says whether a fleet is configured or works in the state directory.
+func HasFleet(cfg *Config) bool {
+	if cfg.NATS.URL != "" || cfg.NATS.Context != "" {
+		return true
+	}
+	_, found := findLocalFleet(cfg)
+	return found
+}
+
+// connect connects to the fleet's broker, waiting for it as long as a start may
+// take.
+func (p *process) connect(ctx context.Context, role string) (err error) {
+	n := p.cfg.NATS
+	o := broker.Options{
+		Name: fmt.Sprintf("exhume %s %s", role, hostWorkerName()), URL: n.URL, Context: n.Context,
+		Creds: n.Creds, NKey: n.NKey, User: n.User, Password: n.Password, Token: n.Token,
+		CA: n.TLSCA, Cert: n.TLSCert, Key: n.TLSKey, Replicas: n.Replicas,
+		StartTimeout: time.Duration(p.cfg.Exhume.StartTimeout), Log: p.log,
+		Waiting: func(err error) { p.log.Warn().Err(err).Msg("waiting") },
+	}
+	if n.URL == "" && n.Context == "" {
+		local, found := findLocalFleet(p.cfg)
+		if !found {
+			return ErrNoFleet
+		}
+		o.URL, o.Token = local.URL, local.Token
+	}
+	if p.broker, err = broker.Connect(ctx, o); err != nil {
+		return err
+	}
+	p.others = append(p.others, p.broker.Close)
+	return nil
+}
+
+// join is connect for those who need a fleet that a collector has set up.
+func (p *process) join(ctx context.Context, role string) error {
+	if err := p.connect(ctx, role); err != nil {
+		return err
+	}
+	return p.broker.Ready(ctx)
+}
+
+// CheckBroker compares the fleet's broker with what it should be.
+func CheckBroker(ctx context.Context, cfg *Config, log zerolog.Logger) (found []broker.Difference, err error) {
+	p := newProcess(cfg, log)
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.connect(ctx, "doctor"); err != nil {
+		return nil, err
+	}
+	return p.broker.Check(ctx)
+}

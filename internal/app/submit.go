@@ -1,0 +1,111 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/exhume/exhume/internal/broker"
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/producer"
+	"github.com/exhume/exhume/schemas"
+)
+
+// pollEvery is how often a batch is asked for while it is watched. Events come
+// in between, but may get lost.
+const pollEvery = 2 * time.Second
+
+// Submit submits a manifest to a fleet. With wait it returns when the batch has
+// ended; when ctx ends before, the fleet goes on and the error is
+// ErrInterrupted.
+func Submit(ctx context.Context, cfg *Config, o BatchOptions, wait bool, log zerolog.Logger) (out Batch, err error) {
+	out, s, done, err := o.prepare(ctx, cfg)
+	if err != nil || o.CheckOnly {
+		return out, err
+	}
+	defer done()
+	p := newProcess(cfg, log)
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.join(ctx, "submit"); err != nil {
+		return out, err
+	}
+	api := p.broker.API()
+	before, err := api.Get(ctx, s.Batch.ID)
+	if err == nil {
+		out.Before = before.Counts
+	}
+	s.Progress = func(published int64) { o.Progress.Submitting(published, s.Total) }
+	sub, err := producer.Submit(ctx, api, p.broker, s)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = ErrInterrupted
+		}
+		return out, err
+	}
+	out.Known, out.Summary = sub.Known, sub.Summary
+	if !wait || out.State.Final() {
+		return out, nil
+	}
+	out.Summary, err = watch(ctx, p.broker, s.Batch.ID, o.Progress.Restoring)
+	return out, err
+}
+
+// WatchBatch follows a batch of a fleet, named as in BatchRef, until it has ended.
+func WatchBatch(ctx context.Context, cfg *Config, ref string, changed func(schemas.Summary), log zerolog.Logger) (s schemas.Summary, err error) {
+	p := newProcess(cfg, log)
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.join(ctx, "watch"); err != nil {
+		return s, err
+	}
+	report, err := p.broker.API().Get(ctx, ref)
+	if err != nil {
+		return s, err
+	}
+	changed(report.Summary)
+	if report.State.Final() {
+		return report.Summary, nil
+	}
+	return watch(ctx, p.broker, report.ID, changed)
+}
+
+// watch follows a batch until it has ended. A broker or collector that is away
+// for a while is waited for.
+func watch(ctx context.Context, b *broker.Broker, id string, changed func(schemas.Summary)) (last schemas.Summary, err error) {
+	events := make(chan schemas.Summary, 16)
+	stop, err := b.WatchEvents(id, func(s schemas.Summary) {
+		select {
+		case events <- s:
+		default: // the next poll tells
+		}
+	})
+	if err != nil {
+		return last, err
+	}
+	defer stop()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		var s schemas.Summary
+		select {
+		case <-ctx.Done():
+			return last, ErrInterrupted
+		case s = <-events:
+		case <-tick.C:
+			report, err := b.API().Get(ctx, id)
+			if err != nil && fault.CodeOf(err).Class() != schemas.ClassBackendDown && ctx.Err() == nil {
+				return last, err
+			}
+			s = report.Summary
+		}
+		if s.ID == "" || s.Counts.Done() < last.Counts.Done() {
+			continue // old news, or none
+		}
+		last = s
+		changed(s)
+		if s.State.Final() {
+			return s, nil
+		}
+	}
+}
