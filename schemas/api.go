@@ -24,24 +24,6 @@ const (
 	APIBatchWhy     = "exhume.api.batch.why"
 )
 
-// Codes of errors that are about no item but about the fleet.
-const (
-	CodeBatchNotFound Code = "batch_not_found"
-	CodeNoCollector   Code = "no_collector"
-	CodeBrokerDown    Code = "broker_down"
-)
-
-func init() {
-	codes = append(codes,
-		CodeInfo{CodeBatchNotFound, ClassPermanent, "there is no such batch",
-			"'exhume batch list' shows which there are; a unique beginning of the id is enough, and 'latest' is the newest"},
-		CodeInfo{CodeNoCollector, ClassBackendDown, "no collector answers",
-			"is one running? start it with 'exhume collector', or everything at once with 'exhume up'"},
-		CodeInfo{CodeBrokerDown, ClassBackendDown, "the broker does not answer",
-			"check that the NATS server runs and that its URL is right; 'exhume doctor' looks closer"},
-	)
-}
-
 // APIError is the body of an answer that is an error.
 type APIError struct {
 	Code Code `json:"code"`

@@ -43,6 +43,9 @@ const (
 	CodeArchiveCorrupt      Code = "archive_corrupt"
 	CodeArchiveError        Code = "archive_error"
 	CodeLedgerDown          Code = "ledger_down"
+	CodeBrokerDown          Code = "broker_down"
+	CodeNoCollector         Code = "no_collector"
+	CodeBatchNotFound       Code = "batch_not_found"
 	CodeBadRequest          Code = "bad_request"
 	CodeInternal            Code = "internal"
 )
@@ -95,6 +98,12 @@ var codes = []CodeInfo{
 		"see the detail; it is tried again by itself"},
 	{CodeLedgerDown, ClassBackendDown, "the ledger's database does not answer",
 		"check that its server is there; work continues by itself when it is back"},
+	{CodeBrokerDown, ClassBackendDown, "the broker does not answer",
+		"check that the NATS server runs and that its URL is right; 'exhume doctor' looks closer"},
+	{CodeNoCollector, ClassBackendDown, "no collector answers",
+		"is one running? start it with 'exhume collector', or everything at once with 'exhume up'"},
+	{CodeBatchNotFound, ClassPermanent, "there is no such batch",
+		"'exhume batch list' shows which there are; a unique beginning of the id is enough, and 'latest' is the newest"},
 	{CodeBadRequest, ClassPoison, "the request cannot be understood",
 		"correct what published it; its payload is kept with the result"},
 	{CodeInternal, ClassPermanent, "exhume itself failed on this item",

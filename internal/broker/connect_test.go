@@ -286,6 +286,7 @@ func turnAway(t *testing.T, port, n int) {
 	t.Helper()
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	must(t, err)
+	must(t, l.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute)))
 	for range n {
 		c, err := l.Accept()
 		must(t, err)
