@@ -44,6 +44,10 @@ demo: ## pack, restore and compare the project's own sources
 bench: ## measure the batch on 20,000 real files: items/s, MB/s, peak memory
 	$(GO) test ./integration -run '^$$' -bench 'BenchmarkBatch|BenchmarkRaw' -benchtime 5x
 
+.PHONY: bench-scaling
+bench-scaling: test-deps ## measure 1, 2, 4 and 8 worker processes on an archive that is slow to answer
+	$(GO) test ./integration -run '^$$' -bench BenchmarkScaling -benchtime 1x
+
 .PHONY: bench-all
 bench-all: ## run every benchmark of every package
 	$(GO) test ./... -run '^$$' -bench .

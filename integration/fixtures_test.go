@@ -117,7 +117,7 @@ func (w *world) checkSums(t *testing.T, want int64) {
 }
 
 // results reads a batch's results from the ledger.
-func (w *world) results(t *testing.T, id string) []schemas.Result {
+func (w *world) results(t testing.TB, id string) []schemas.Result {
 	t.Helper()
 	l, err := app.OpenLedgerReader(t.Context(), w.cfg)
 	if err != nil {

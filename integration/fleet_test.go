@@ -32,7 +32,7 @@ import (
 
 // startNATS runs a NATS server with JetStream on a loopback port until the test
 // ends, and gives its URL.
-func startNATS(t *testing.T) string {
+func startNATS(t testing.TB) string {
 	t.Helper()
 	ns, err := server.NewServer(&server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir(), SyncAlways: true,
@@ -65,7 +65,7 @@ type role struct {
 
 // start starts a role in a directory of its own below the world and waits until
 // it works. It is stopped when the test ends.
-func (w *world) start(t *testing.T, name string, env []string, args ...string) *role {
+func (w *world) start(t testing.TB, name string, env []string, args ...string) *role {
 	t.Helper()
 	bin, err := binary()
 	if err != nil {
@@ -126,7 +126,7 @@ func (r *role) said() string {
 }
 
 // stop stops the role in order, which must work.
-func (r *role) stop(t *testing.T) {
+func (r *role) stop(t testing.TB) {
 	t.Helper()
 	select {
 	case <-r.ended: // killed, or stopped before
@@ -151,7 +151,7 @@ func (w *world) fleetEnv() []string {
 }
 
 // exhume runs a command of the program in the world's directory to its end.
-func (w *world) exhume(t *testing.T, env []string, args ...string) (stdout, stderr string, code int) {
+func (w *world) exhume(t testing.TB, env []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd, out, errOut := w.command(t, args...)
 	cmd.Env = append(cmd.Env, env...)
@@ -163,7 +163,7 @@ func (w *world) exhume(t *testing.T, env []string, args ...string) (stdout, stde
 }
 
 // fleet is a world whose roles are processes of their own.
-func (w *world) fleet(t *testing.T, workers int, env ...string) (_ []string, roles []*role) {
+func (w *world) fleet(t testing.TB, workers int, env ...string) (_ []string, roles []*role) {
 	t.Helper()
 	w.nats = startNATS(t)
 	w.cfg.Exhume.LedgerURL = dbtest.PostgresURL(t)

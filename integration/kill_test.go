@@ -26,6 +26,12 @@ func synthetic(tb testing.TB, n int) (*world, map[string]string) {
 	tb.Helper()
 	dir := tb.TempDir()
 	w := &world{dir: dir, cfg: testConfig(tb, dir)}
+	return w, w.storeSynthetic(tb, n)
+}
+
+// storeSynthetic fills the world's archive for synthetic.
+func (w *world) storeSynthetic(tb testing.TB, n int) map[string]string {
+	tb.Helper()
 	ctx := context.Background()
 	wr, err := archive.CreateWriter(ctx, w.cfg.Backend.URL)
 	if err != nil {
@@ -60,7 +66,7 @@ func synthetic(tb testing.TB, n int) (*world, map[string]string) {
 	if err := errors.Join(out.Flush(), f.Close(), wr.Close()); err != nil {
 		tb.Fatal(err)
 	}
-	return w, sums
+	return sums
 }
 
 // A batch that is killed again and again, and each time started with the same

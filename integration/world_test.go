@@ -127,7 +127,7 @@ var binary = sync.OnceValues(func() (string, error) {
 var binaryPath string
 
 // command prepares a run of the real program in the world's directory.
-func (w *world) command(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
+func (w *world) command(t testing.TB, args ...string) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
 	t.Helper()
 	bin, err := binary()
 	if err != nil {
