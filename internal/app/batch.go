@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -19,10 +18,6 @@ import (
 	"github.com/exhume/exhume/producer"
 	"github.com/exhume/exhume/schemas"
 )
-
-// processMemory is what the process needs besides artifacts: broker, ledger,
-// manifest, messages.
-const processMemory = 128 << 20
 
 // BatchOptions say which manifest is restored, and how.
 type BatchOptions struct {
@@ -110,7 +105,6 @@ func BatchRestore(ctx context.Context, cfg *Config, o BatchOptions, log zerolog.
 		return out, err
 	}
 	defer done()
-	debug.SetMemoryLimit(cfg.Exhume.Memory.Bytes() + processMemory)
 	f, err := openFleet(ctx, cfg, fleetOptions{waiting: o.Progress.Waiting, acceptEvidence: o.AcceptEvidence}, log)
 	if err != nil {
 		return out, err

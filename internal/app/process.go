@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -35,8 +36,13 @@ type process struct {
 	first, others []func() error
 }
 
+// processMemory is what the process needs besides artifacts: broker, ledger,
+// manifest, messages.
+const processMemory = 128 << 20
+
 func newProcess(cfg *Config, log zerolog.Logger) *process {
 	lendProcessors()
+	debug.SetMemoryLimit(cfg.Exhume.Memory.Bytes() + processMemory)
 	return &process{cfg: cfg, log: log, metrics: console.NewMetrics()}
 }
 
