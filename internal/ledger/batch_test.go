@@ -182,7 +182,7 @@ func TestBatchByReference(t *testing.T) {
 		if _, err = l.Batch(t.Context(), "many"); err == nil || !strings.HasSuffix(err.Error(), "many-10, …") {
 			t.Errorf("got %v, want ten candidates and a sign that there are more", err)
 		}
-		mustCreate(t, l, "newer")
+		mustCreate(t, l, "newer", schemas.Single)
 		if got, err := l.Batch(t.Context(), Latest); err != nil || got.ID != "newer" {
 			t.Errorf("got %q, %v, want the newest", got.ID, err)
 		}

@@ -14,7 +14,7 @@ import (
 // ErrNotFound is wrapped by errors about a batch that is not in the ledger.
 var ErrNotFound = errors.New("no such batch")
 
-// Latest is the reference to the batch created last.
+// Latest is the reference to the batch created last, the standing one apart.
 const Latest = "latest"
 
 func notFound(ref string) error {
@@ -32,7 +32,7 @@ func (r *Reader) Batch(ctx context.Context, ref string) (schemas.Summary, error)
 		return b.Summary, r.named(err)
 	}
 	if ref == Latest {
-		found, err := r.batches(ctx, `ORDER BY no DESC LIMIT 1`)
+		found, err := r.batches(ctx, `WHERE id <> $1 ORDER BY no DESC LIMIT 1`, schemas.Single)
 		if err != nil || len(found) == 0 {
 			return schemas.Summary{}, cmp.Or(err, notFound(ref))
 		}
