@@ -420,8 +420,23 @@ func TestUp(t *testing.T) {
 	up.stop(t)
 	w.checkSums(t, 294)
 	w.checkInvariants(t, id)
+	address := filepath.Join(w.cfg.Exhume.StateDir, "fleet.json")
+	if _, err := os.Stat(address); err == nil {
+		t.Error("a fleet that has stopped leaves its address behind")
+	}
 	if _, said, code = w.exhume(t, env, "submit", "manifest.json", "--by", "tester"); code == 0 || !strings.Contains(said, "no fleet") {
 		t.Errorf("submit to nobody: exit code %d\n%s", code, said)
+	}
+	// One that is killed does, which holds nobody up.
+	w.start(t, "killed", env, "up").kill()
+	if _, err := os.Stat(address); err != nil {
+		t.Fatal(err)
+	}
+	if _, said, code = w.exhume(t, env, "batch-restore", "manifest.json", "--by", "tester", "--batch", "later"); code != 0 {
+		t.Errorf("after a kill: exit code %d\n%s", code, said)
+	}
+	if _, err := os.Stat(address); err == nil {
+		t.Error("the address of a fleet that was killed is still there")
 	}
 }
 

@@ -57,8 +57,10 @@ type Submitted struct {
 	schemas.Summary
 	// Published is how many requests this submission added.
 	Published int64
-	// Known says that the batch had been submitted before.
-	Known bool
+	// Known says that the batch had been submitted before, Before what it had
+	// come to then.
+	Known  bool
+	Before schemas.Counts
 }
 
 // Submit opens the batch, publishes its requests and seals it. A batch that was
@@ -80,7 +82,7 @@ func Submit(ctx context.Context, c Control, q Queue, s Submission) (Submitted, e
 	}
 	known := before.State != schemas.StateOpen || before.Counts.Done() > 0
 	if before.State.Final() {
-		return Submitted{Summary: before, Known: true}, nil
+		return Submitted{Summary: before, Known: true, Before: before.Counts}, nil
 	}
 	last, err := q.LastIndex(ctx, s.Batch.ID)
 	if err != nil {
@@ -91,7 +93,7 @@ func Submit(ctx context.Context, c Control, q Queue, s Submission) (Submitted, e
 		return Submitted{}, err
 	}
 	sum, err := c.Seal(ctx, s.Batch.ID, s.Total, s.Batch.ManifestSHA256)
-	return Submitted{Summary: sum, Published: published, Known: known || last >= 0}, err
+	return Submitted{Summary: sum, Published: published, Known: known || last >= 0, Before: before.Counts}, err
 }
 
 // sameBatch refuses to continue a batch with other items or another meaning.

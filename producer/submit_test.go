@@ -101,9 +101,9 @@ func TestSubmit(t *testing.T) {
 	if f.perMessage != 9 {
 		t.Errorf("%d requests in a message", f.perMessage)
 	}
-	f.batch.State = schemas.StateSucceeded
+	f.batch.State, f.batch.Counts.Restored = schemas.StateSucceeded, 2500
 	groups := len(f.groups)
-	if got, err = Submit(t.Context(), f, f, s); err != nil || !got.Known || len(f.groups) != groups {
+	if got, err = Submit(t.Context(), f, f, s); err != nil || !got.Known || got.Before.Restored != 2500 || len(f.groups) != groups {
 		t.Errorf("ended: %+v, %v", got, err)
 	}
 }

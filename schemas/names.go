@@ -38,7 +38,8 @@ func RetrySubject(batch string) string { return RestoreSubject(batch) + ".retry"
 // worker's name comes first so that a server can enforce who said it.
 func ResultSubject(worker, batch string) string { return "exhume.result." + worker + "." + batch }
 
-// BatchEventSubject is the subject on which the end of a batch is announced.
+// BatchEventSubject is the subject on which is announced how a batch stands,
+// while it goes on and when it ends.
 func BatchEventSubject(batch string) string { return "exhume.event.batch." + batch }
 
 var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)

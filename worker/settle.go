@@ -28,7 +28,7 @@ func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message
 	d := decode(b.ID, msgs)
 	defer w.keepAlive(d.msgs)()
 	for _, m := range d.early {
-		_ = m.Nak(min(time.Until(m.retryAt), w.cfg.Retry.MaxDelay))
+		_ = m.Nak(min(max(time.Until(m.retryAt), 0), w.cfg.Retry.MaxDelay))
 	}
 	for _, m := range d.foreign {
 		// It stays in the stream until the batch ends, and counts for no item.

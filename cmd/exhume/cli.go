@@ -58,8 +58,8 @@ a file (exhume.toml or .codex/archive.toml), then defaults; 'exhume config-show'
 prints each with its origin.
 
 Exit codes: 0 all restored, 1 other error, 2 usage or invalid manifest,
-3 partial, 4 failed, 5 temporary (archive away, destination full), 6 not found,
-7 refused, 130 interrupted.`,
+3 partial, 4 failed, 5 temporary (archive, broker or ledger away, destination
+full), 6 not found, 7 refused, 130 interrupted.`,
 		Example: `  exhume demo
   exhume batch-restore manifest.json --by ops --archive sqlite:///./archive.sqlite
   exhume restore 9039c97b-1acb-4124-a066-1c30c7ed65f4 out/file.go --by ops

@@ -71,8 +71,7 @@ func ledgerCheck(l *ledger.Ledger) console.Check {
 	}}
 }
 
-// listen makes an embedded broker listen, with a new token, and tells processes
-// with the same state directory.
+// listenOptions make an embedded broker listen, for those who have the new token.
 func listenOptions(address string) (_ []broker.EmbedOption, token string) {
 	if address == "" || address == "off" {
 		return nil, ""

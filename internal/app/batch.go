@@ -153,11 +153,6 @@ func (o BatchOptions) prepare(ctx context.Context, cfg *Config) (out Batch, s pr
 
 // restoreBatch submits a batch and runs the fleet until the batch has ended.
 func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s producer.Submission) error {
-	if before, found, err := f.ledger.Find(ctx, s.Batch.ID); err != nil {
-		return err
-	} else if found {
-		out.Before = before.Counts
-	}
 	// Even when nothing is left to do, a run that was killed may have left its
 	// temporary files.
 	if err := f.targets.open(s.Batch.Settings.Root); err != nil {
@@ -187,7 +182,7 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 	} else if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	out.Known = sub.Known
+	out.Known, out.Before = sub.Known, sub.Before
 	sum, found, ferr := f.ledger.Find(context.WithoutCancel(ctx), s.Batch.ID)
 	if found {
 		out.Summary = sum

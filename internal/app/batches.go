@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/exhume/exhume/internal/broker"
+	"github.com/exhume/exhume/internal/control"
 	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/schemas"
 )
@@ -62,16 +63,11 @@ func OpenLedgerReader(ctx context.Context, cfg *Config) (*ledger.Reader, error) 
 	return r, err
 }
 
-// localBatches asks the ledger.
+// localBatches asks the ledger, as the control API does.
 type localBatches struct{ *ledger.Reader }
 
-func (l localBatches) Batch(ctx context.Context, ref string) (r schemas.BatchReport, err error) {
-	if r.Summary, err = l.Reader.Batch(ctx, ref); err != nil {
-		return r, err
-	}
-	r.OpenItems = r.Open()
-	r.FailedByCode, err = l.Codes(ctx, r.ID)
-	return r, err
+func (l localBatches) Batch(ctx context.Context, ref string) (schemas.BatchReport, error) {
+	return control.NewAnswers(records(l), nil).Get(ctx, ref)
 }
 
 // remoteBatches asks the control API.

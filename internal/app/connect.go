@@ -41,6 +41,15 @@ func (l localFleet) publish(cfg *Config) error {
 	return os.Rename(path+".new", path)
 }
 
+// forgetLocalFleet removes what a fleet has left there. Only the owner of the
+// state directory's lock may call it: no fleet can work there then but its own.
+func forgetLocalFleet(cfg *Config) error {
+	if err := os.Remove(localFleetPath(cfg)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // findLocalFleet finds the fleet that works in the state directory.
 func findLocalFleet(cfg *Config) (l localFleet, found bool) {
 	data, err := os.ReadFile(localFleetPath(cfg))

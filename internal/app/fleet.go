@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -57,6 +58,10 @@ func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Log
 	if f.lock, err = lockState(ctx, cfg.Exhume.StateDir, o.waiting); err != nil {
 		return nil, err
 	}
+	// One that was killed has left its address behind.
+	if err := forgetLocalFleet(cfg); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
 	// The archive first: without it there is nothing to do.
 	from, err := openSource(ctx, cfg)
 	if err != nil {
@@ -100,7 +105,7 @@ func (p *process) embed(ctx context.Context, opts []broker.EmbedOption) (err err
 func (f *fleet) close() error {
 	err := f.process.close()
 	if f.lock != nil {
-		err = errors.Join(err, f.lock.unlock())
+		err = errors.Join(err, forgetLocalFleet(f.cfg), f.lock.unlock())
 	}
 	return err
 }

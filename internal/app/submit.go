@@ -31,20 +31,15 @@ func Submit(ctx context.Context, cfg *Config, o BatchOptions, wait bool, log zer
 	if err := p.join(ctx, "submit"); err != nil {
 		return out, err
 	}
-	api := p.broker.API()
-	before, err := api.Get(ctx, s.Batch.ID)
-	if err == nil {
-		out.Before = before.Counts
-	}
 	s.Progress = func(published int64) { o.Progress.Submitting(published, s.Total) }
-	sub, err := producer.Submit(ctx, api, p.broker, s)
+	sub, err := producer.Submit(ctx, p.broker.API(), p.broker, s)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ErrInterrupted
 		}
 		return out, err
 	}
-	out.Known, out.Summary = sub.Known, sub.Summary
+	out.Known, out.Before, out.Summary = sub.Known, sub.Before, sub.Summary
 	if !wait || out.State.Final() {
 		return out, nil
 	}

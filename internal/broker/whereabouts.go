@@ -30,10 +30,9 @@ func (b *Broker) Whereabouts(ctx context.Context, batch string) (w schemas.Where
 		}
 		w.Published = last + 1
 	}
-	if c, err = b.js.Consumer(ctx, schemas.StreamResults, collectorConsumer); err != nil {
-		return w, fmt.Errorf("%s: %w", collectingName, err)
+	if w.Unrecorded, err = b.Unrecorded(ctx); err != nil {
+		return w, err
 	}
-	w.Unrecorded = int64(c.CachedInfo().NumPending) + int64(c.CachedInfo().NumAckPending)
 	return w, b.retrying(ctx, batch, &w)
 }
 

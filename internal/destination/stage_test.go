@@ -201,14 +201,14 @@ func TestIdleTreeIsTidy(t *testing.T) {
 			must(t, put(first, 0, fmt.Sprint("first", round), ours))
 			must(t, put(second, 0, fmt.Sprint("second", round), ours))
 			commit(first)
-			time.Sleep(2 * idleAfter)
+			time.Sleep(2 * idleAfter) // of the bubble's clock
 			if n := len(stages(t, root)); n != 1 {
 				t.Fatalf("%d staging directories while a group is under way", n)
 			}
 			if codes := commit(second); len(codes) > 0 {
 				t.Fatalf("failed: %v", codes)
 			}
-			time.Sleep(2 * idleAfter)
+			time.Sleep(2 * idleAfter) // of the bubble's clock
 			if left := stages(t, root); len(left) > 0 {
 				t.Fatalf("left: %v", left)
 			}
