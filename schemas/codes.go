@@ -14,7 +14,8 @@ const (
 	ClassPermanent Class = "permanent"
 	// ClassTransient: the item is tried again after a delay, up to the limit.
 	ClassTransient Class = "transient"
-	// ClassBackendDown: the archive is away; work waits, no attempt is counted.
+	// ClassBackendDown: what the work needs is away; it waits, and no attempt is
+	// counted.
 	ClassBackendDown Class = "backend-down"
 	// ClassWorkerSick: this worker cannot write; its items go back uncounted.
 	ClassWorkerSick Class = "worker-sick"
@@ -27,6 +28,7 @@ const (
 	CodeTombstoneNotFound   Code = "tombstone_not_found"
 	CodeArtifactPurged      Code = "artifact_purged"
 	CodeArtifactMissing     Code = "artifact_missing"
+	CodeArtifactDenied      Code = "artifact_denied"
 	CodeCodecUnsupported    Code = "codec_unsupported"
 	CodeDecodeFailed        Code = "decode_failed"
 	CodeIntegrityMismatch   Code = "integrity_mismatch"
@@ -34,6 +36,8 @@ const (
 	CodePathRefused         Code = "path_refused"
 	CodeDestinationExists   Code = "destination_exists"
 	CodeDestinationDenied   Code = "destination_denied"
+	CodeDestinationMissing  Code = "destination_missing"
+	CodeDestinationDown     Code = "destination_down"
 	CodeDestinationFull     Code = "destination_full"
 	CodeDestinationReadOnly Code = "destination_read_only"
 	CodeDestinationIO       Code = "destination_io"
@@ -44,8 +48,10 @@ const (
 	CodeArchiveError        Code = "archive_error"
 	CodeLedgerDown          Code = "ledger_down"
 	CodeBrokerDown          Code = "broker_down"
+	CodeBrokerDenied        Code = "broker_denied"
 	CodeNoCollector         Code = "no_collector"
 	CodeBatchNotFound       Code = "batch_not_found"
+	CodeBatchAmbiguous      Code = "batch_ambiguous"
 	CodeBadRequest          Code = "bad_request"
 	CodeInternal            Code = "internal"
 )
@@ -66,6 +72,8 @@ var codes = []CodeInfo{
 		"the bytes are gone for good here; restore them from a backup of the archive or store them again with 'exhume store --revive'"},
 	{CodeArtifactMissing, ClassPermanent, "the artifact's bytes are not in the archive and no purge is recorded",
 		"see where its object URL points with 'exhume show'; an object storage must be configured to read from it"},
+	{CodeArtifactDenied, ClassPermanent, "the artifact's bytes are outside the archive, at a place that must not be read, or that does not let itself be read",
+		"the detail names the place: allow it with EXHUME_S3_SOURCES, or give the access key the right to read there"},
 	{CodeCodecUnsupported, ClassPermanent, "the bytes are compressed with a codec other than zstd or zlib, or with a window larger than allowed",
 		"the archive was written by something else, or is damaged; see the codec with 'exhume show'"},
 	{CodeDecodeFailed, ClassPermanent, "the compressed bytes cannot be decoded",
@@ -79,7 +87,11 @@ var codes = []CodeInfo{
 	{CodeDestinationExists, ClassPermanent, "other content stands already where the output should go",
 		"move it away, or allow replacing it with --overwrite if-different"},
 	{CodeDestinationDenied, ClassPermanent, "the system does not allow writing there",
-		"check owner and permissions of the destination directory"},
+		"check owner and permissions of the destination directory, or the rights of the access key"},
+	{CodeDestinationMissing, ClassPermanent, "there is no such bucket",
+		"create it, or correct the destination root"},
+	{CodeDestinationDown, ClassBackendDown, "the destination's server does not answer",
+		"check that it runs and that EXHUME_S3_ENDPOINT is right; work continues by itself when it is back"},
 	{CodeDestinationFull, ClassWorkerSick, "the destination's file system or quota is full",
 		"free space there, then run the same command again: it continues where it stopped"},
 	{CodeDestinationReadOnly, ClassWorkerSick, "the destination's file system is read-only",
@@ -100,10 +112,14 @@ var codes = []CodeInfo{
 		"check that its server is there; work continues by itself when it is back"},
 	{CodeBrokerDown, ClassBackendDown, "the broker does not answer",
 		"check that the NATS server runs and that its URL is right; 'exhume doctor' looks closer"},
+	{CodeBrokerDenied, ClassPermanent, "the broker does not permit it to this user",
+		"the detail names the subject: give the user the right to it in the NATS server's configuration, or use another user"},
 	{CodeNoCollector, ClassBackendDown, "no collector answers",
 		"is one running? start it with 'exhume collector', or everything at once with 'exhume up'"},
 	{CodeBatchNotFound, ClassPermanent, "there is no such batch",
 		"'exhume batch list' shows which there are; a unique beginning of the id is enough, and 'latest' is the newest"},
+	{CodeBatchAmbiguous, ClassPermanent, "the ids of several batches begin like this",
+		"give more of one of them; the detail lists some"},
 	{CodeBadRequest, ClassPoison, "the request cannot be understood",
 		"correct what published it; its payload is kept with the result"},
 	{CodeInternal, ClassPermanent, "exhume itself failed on this item",

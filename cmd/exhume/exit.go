@@ -97,7 +97,10 @@ func codeOfFault(code schemas.Code) int {
 	switch code {
 	case schemas.CodeTombstoneNotFound, schemas.CodeBatchNotFound:
 		return exitNotFound
-	case schemas.CodePathRefused, schemas.CodeDestinationExists, schemas.CodeDestinationDenied:
+	case schemas.CodeBatchAmbiguous:
+		return exitUsage
+	case schemas.CodePathRefused, schemas.CodeDestinationExists, schemas.CodeDestinationDenied, schemas.CodeDestinationMissing,
+		schemas.CodeArtifactDenied, schemas.CodeBrokerDenied:
 		return exitRefused
 	}
 	switch code.Class() {
