@@ -94,7 +94,7 @@ func record(t *testing.T, where string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.Create(t.Context(), schemas.Batch{ID: "b1"}); err != nil {
+	if _, _, err := l.Create(t.Context(), schemas.Batch{ID: "b1"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	r := schemas.Result{Request: schemas.Request{Batch: "b1"}, Outcome: schemas.OutcomeRestored}

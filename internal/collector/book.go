@@ -12,19 +12,22 @@ import (
 
 // Ledger is the database of batches and results as the collector sees it.
 type Ledger interface {
-	Create(ctx context.Context, b schemas.Batch) (s schemas.Summary, created bool, err error)
+	// Create, Record and End call note inside their transaction with what is new
+	// in it, keep the position that note returns, and commit.
+	Create(ctx context.Context, b schemas.Batch, note Note) (s schemas.Summary, created bool, err error)
 	Seal(ctx context.Context, id string, total int64, manifestSHA256 string, at time.Time) (schemas.Summary, error)
-	// Record inserts what is new, calls note with it inside the transaction,
-	// keeps the position that note returns, and commits. It returns the
-	// batches that the results are of.
+	// Record inserts what is new, and returns the batches that the results are of.
 	Record(ctx context.Context, results []schemas.Result,
 		note func(fresh []schemas.Result) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
-	End(ctx context.Context, id string, state schemas.State, at time.Time, pos schemas.EvidencePosition) (schemas.Summary, error)
+	End(ctx context.Context, id string, state schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error)
 	Position(ctx context.Context) (schemas.EvidencePosition, bool, error)
 	SetPosition(ctx context.Context, pos schemas.EvidencePosition) error
 	Active(ctx context.Context) ([]schemas.Summary, error)
 	Find(ctx context.Context, id string) (s schemas.Summary, found bool, err error)
 }
+
+// Note writes evidence of a change to a batch; see Ledger.
+type Note = func(schemas.Summary) (schemas.EvidencePosition, error)
 
 // Evidence is the audit log as the collector sees it.
 type Evidence interface {
@@ -139,6 +142,28 @@ func (b *Book) append(ctx context.Context, records []schemas.Record) (schemas.Ev
 	return pos, nil
 }
 
+// appender appends records inside a transaction of the ledger.
+type appender func(records ...schemas.Record) (schemas.EvidencePosition, error)
+
+// noted runs a transaction of the ledger that notes evidence. Lines of one that
+// did not commit, or perhaps did, are ahead of the ledger.
+func (b *Book) noted(ctx context.Context, transact func(note appender) error) error {
+	pos := b.pos
+	var added []schemas.Record
+	err := transact(func(records ...schemas.Record) (_ schemas.EvidencePosition, err error) {
+		if pos, err = b.append(ctx, records); err == nil {
+			added = records
+		}
+		return pos, err
+	})
+	if err != nil {
+		b.ahead.add(added...)
+		return err
+	}
+	b.pos = pos
+	return nil
+}
+
 // Begin records a batch that opens, unless it is known already.
 func (b *Book) Begin(ctx context.Context, batch schemas.Batch) (schemas.Summary, error) {
 	b.mu.Lock()
@@ -147,20 +172,12 @@ func (b *Book) Begin(ctx context.Context, batch schemas.Batch) (schemas.Summary,
 	if err != nil || found {
 		return s, err
 	}
-	start := startRecord(batch)
-	pos, err := b.append(ctx, []schemas.Record{start})
-	if err != nil {
-		return s, err
-	}
-	if s, _, err = b.ledger.Create(ctx, batch); err != nil {
-		b.ahead.add(start)
-		return s, err
-	}
-	if err := b.ledger.SetPosition(ctx, pos); err != nil {
-		return s, err // the position is behind, which costs reading only
-	}
-	b.pos = pos
-	return s, nil
+	return s, b.noted(ctx, func(note appender) error {
+		s, _, err = b.ledger.Create(ctx, batch, func(s schemas.Summary) (schemas.EvidencePosition, error) {
+			return note(startRecord(s.Batch))
+		})
+		return err
+	})
 }
 
 // Seal records a batch's total.
@@ -173,24 +190,20 @@ func (b *Book) Seal(ctx context.Context, id string, total int64, manifestSHA256 
 func (b *Book) Record(ctx context.Context, results []schemas.Result) ([]schemas.Summary, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	pos := b.pos
-	var added []schemas.Record
-	touched, err := b.ledger.Record(ctx, results, func(fresh []schemas.Result) (schemas.EvidencePosition, error) {
-		records := make([]schemas.Record, len(fresh))
-		for i := range fresh {
-			records[i] = ItemRecord(b.opts, &fresh[i])
-		}
-		var err error
-		if pos, err = b.append(ctx, records); err == nil {
-			added = records
-		}
-		return pos, err
+	var touched []schemas.Summary
+	err := b.noted(ctx, func(note appender) (err error) {
+		touched, err = b.ledger.Record(ctx, results, func(fresh []schemas.Result) (schemas.EvidencePosition, error) {
+			records := make([]schemas.Record, len(fresh))
+			for i := range fresh {
+				records[i] = ItemRecord(b.opts, &fresh[i])
+			}
+			return note(records...)
+		})
+		return err
 	})
 	if err != nil {
-		b.ahead.add(added...)
 		return nil, err
 	}
-	b.pos = pos
 	return touched, nil
 }
 
@@ -200,22 +213,22 @@ func (b *Book) End(ctx context.Context, id string) (s schemas.Summary, ended boo
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s, found, err := b.ledger.Find(ctx, id)
-	if err != nil || !found || s.State.Final() {
+	if err != nil || !found {
 		return s, false, err
 	}
-	s.State, s.EndedAt = s.Counts.EndState(), time.Now().UTC()
 	delete(b.ahead.items, id) // the ledger has them all
-	end := b.endRecord(s)
-	pos, err := b.append(ctx, []schemas.Record{end})
-	if err != nil {
-		return s, false, err
+	if !s.State.Final() {
+		err = b.noted(ctx, func(note appender) error {
+			s, ended, err = b.ledger.End(ctx, id, s.Counts.EndState(), time.Now().UTC(), func(s schemas.Summary) (schemas.EvidencePosition, error) {
+				return note(b.endRecord(s))
+			})
+			return err
+		})
 	}
-	if s, err = b.ledger.End(ctx, s.ID, s.State, s.EndedAt, pos); err != nil {
-		b.ahead.add(end)
-		return s, false, err
+	if err == nil {
+		delete(b.ahead.ends, id) // also when another collector was faster
 	}
-	b.pos = pos
-	return s, true, nil
+	return s, ended, err
 }
 
 // Active lists the batches that have not ended.

@@ -177,34 +177,56 @@ func (c *crashing) Append(ctx context.Context, r []schemas.Record) (pos schemas.
 	return pos, err
 }
 
-func (c *crashing) Create(ctx context.Context, b schemas.Batch) (s schemas.Summary, created bool, err error) {
-	err = c.do(func() (err error) { s, created, err = c.Ledger.Create(ctx, b); return err })
-	return s, created, err
-}
-
 func (c *crashing) SetPosition(ctx context.Context, pos schemas.EvidencePosition) error {
 	return c.do(func() error { return c.Ledger.SetPosition(ctx, pos) })
 }
 
-func (c *crashing) Record(ctx context.Context, r []schemas.Result, note func([]schemas.Result) (schemas.EvidencePosition, error)) (s []schemas.Summary, err error) {
-	died := false
-	s, err = c.Ledger.Record(ctx, r, func(fresh []schemas.Result) (schemas.EvidencePosition, error) {
-		pos, err := note(fresh)
-		if err == nil && !c.after { // before the commit
+// transact runs a transaction that dies before or after its commit.
+func (c *crashing) transact(run func(commit func(error) error) error) error {
+	reached := false
+	err := run(func(err error) error {
+		reached = true
+		if err == nil && !c.after {
 			err = c.do(func() error { return nil })
-			died = err != nil
 		}
-		return pos, err
+		return err
 	})
-	if err == nil && c.after && !died {
+	if err == nil && reached && c.after {
 		err = c.do(func() error { return nil })
 	}
+	return err
+}
+
+func (c *crashing) Create(ctx context.Context, b schemas.Batch, note Note) (s schemas.Summary, created bool, err error) {
+	err = c.transact(func(commit func(error) error) (err error) {
+		s, created, err = c.Ledger.Create(ctx, b, before(note, commit))
+		return err
+	})
+	return s, created, err
+}
+
+func (c *crashing) Record(ctx context.Context, r []schemas.Result, note func([]schemas.Result) (schemas.EvidencePosition, error)) (s []schemas.Summary, err error) {
+	err = c.transact(func(commit func(error) error) (err error) {
+		s, err = c.Ledger.Record(ctx, r, before(note, commit))
+		return err
+	})
 	return s, err
 }
 
-func (c *crashing) End(ctx context.Context, id string, st schemas.State, at time.Time, pos schemas.EvidencePosition) (s schemas.Summary, err error) {
-	err = c.do(func() (err error) { s, err = c.Ledger.End(ctx, id, st, at, pos); return err })
-	return s, err
+func (c *crashing) End(ctx context.Context, id string, st schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error) {
+	err = c.transact(func(commit func(error) error) (err error) {
+		s, ended, err = c.Ledger.End(ctx, id, st, at, before(note, commit))
+		return err
+	})
+	return s, ended, err
+}
+
+// before lets commit have the last word about a note.
+func before[T any](note func(T) (schemas.EvidencePosition, error), commit func(error) error) func(T) (schemas.EvidencePosition, error) {
+	return func(v T) (schemas.EvidencePosition, error) {
+		pos, err := note(v)
+		return pos, commit(err)
+	}
 }
 
 // life is all that happens to a book; every step can be repeated.

@@ -56,9 +56,28 @@ func batchByID(ctx context.Context, q querier, id, lock string) (batchRow, error
 	return b, err
 }
 
-// Create inserts the batch, without counts, or gives the one that has its id
-// already; created says which. An empty state is StateOpen.
-func (l *Ledger) Create(ctx context.Context, b schemas.Batch) (s schemas.Summary, created bool, err error) {
+// Note writes evidence of what a transaction is about to commit, as the last
+// thing inside it, and returns the position in the evidence that the ledger is
+// to remember. It must not call methods that write to the ledger. Its error
+// undoes the transaction and comes back as it is.
+type Note = func(s schemas.Summary) (schemas.EvidencePosition, error)
+
+// note calls f, which may be nil.
+func (l *Ledger) note(ctx context.Context, t tx, f Note, s schemas.Summary) error {
+	if f == nil {
+		return nil
+	}
+	pos, err := f(s)
+	if err != nil {
+		return err
+	}
+	return l.setPosition(ctx, t, pos)
+}
+
+// Create inserts the batch, without counts, and notes it, or gives the one that
+// has its id already; created says which. An empty state is StateOpen. Of
+// several processes that create the same batch at once, one does.
+func (l *Ledger) Create(ctx context.Context, b schemas.Batch, note Note) (s schemas.Summary, created bool, err error) {
 	if err := schemas.CheckName(b.ID); err != nil && b.ID != schemas.Single {
 		return s, false, fmt.Errorf("batch %w", err)
 	}
@@ -76,9 +95,12 @@ func (l *Ledger) Create(ctx context.Context, b schemas.Batch) (s schemas.Summary
 		created = n == 1
 		row, err := batchByID(ctx, t, b.ID, "")
 		s = row.Summary
-		return err
+		if err != nil || !created {
+			return err
+		}
+		return l.note(ctx, t, note, s)
 	})
-	return s, created, err
+	return s, created && err == nil, err
 }
 
 // Seal gives an open batch its total and its manifest's digest, and sets it
@@ -121,12 +143,12 @@ func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA25
 	return s, err
 }
 
-// End puts the batch into a final state and notes the evidence position, unless
-// that is zero. Ending it again in the same state changes nothing; in another
-// it is an error.
-func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at time.Time, pos schemas.EvidencePosition) (s schemas.Summary, err error) {
+// End puts the batch into a final state and notes it, or gives the batch as it
+// has ended already; ended says which. Ending it again in another state is an
+// error. Of several processes that end a batch at once, one does.
+func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error) {
 	if !state.Final() {
-		return s, fmt.Errorf("batch %s cannot end in the state %q", id, state)
+		return s, false, fmt.Errorf("batch %s cannot end in the state %q", id, state)
 	}
 	err = l.inTx(ctx, func(t tx) error {
 		b, err := batchByID(ctx, t, id, l.db.dialect().lockRow)
@@ -145,11 +167,8 @@ func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at tim
 		if err != nil {
 			return fmt.Errorf("end batch %s: %w", id, err)
 		}
-		s = b.Summary
-		if pos == (schemas.EvidencePosition{}) {
-			return nil
-		}
-		return l.setPosition(ctx, t, pos)
+		s, ended = b.Summary, true
+		return l.note(ctx, t, note, s)
 	})
-	return s, err
+	return s, ended && err == nil, err
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,7 +17,7 @@ func TestABatchComesBackAsItWasCreated(t *testing.T) {
 	onBoth(t, func(t *testing.T, k kind) {
 		l := k.open(t)
 		want := schemas.Summary{Batch: sampleBatch("b1")}
-		got, created, err := l.Create(t.Context(), want.Batch)
+		got, created, err := l.Create(t.Context(), want.Batch, nil)
 		if err != nil || !created {
 			t.Fatalf("created %v, %v", created, err)
 		}
@@ -24,21 +26,21 @@ func TestABatchComesBackAsItWasCreated(t *testing.T) {
 		}
 		other := sampleBatch("b1")
 		other.Actor, other.Settings.Root, other.State = "eve", "/elsewhere", schemas.StateRunning
-		got, created, err = l.Create(t.Context(), other)
+		got, created, err = l.Create(t.Context(), other, nil)
 		if err != nil || created {
 			t.Errorf("created again: %v, %v", created, err)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("the batch that exists: %s", diff)
 		}
-		bare, _, err := l.Create(t.Context(), schemas.Batch{ID: "b2"})
+		bare, _, err := l.Create(t.Context(), schemas.Batch{ID: "b2"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(schemas.Summary{Batch: schemas.Batch{ID: "b2", State: schemas.StateOpen}}, bare); diff != "" {
 			t.Error(diff)
 		}
-		if _, _, err := l.Create(t.Context(), schemas.Batch{ID: "b 3"}); err == nil || !strings.Contains(err.Error(), `"b 3"`) {
+		if _, _, err := l.Create(t.Context(), schemas.Batch{ID: "b 3"}, nil); err == nil || !strings.Contains(err.Error(), `"b 3"`) {
 			t.Errorf("got %v, want an error that names the id", err)
 		}
 	})
@@ -59,7 +61,7 @@ func TestSeal(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		if _, err := l.End(t.Context(), "ended", schemas.StateFailed, at(3), schemas.EvidencePosition{}); err != nil {
+		if _, _, err := l.End(t.Context(), "ended", schemas.StateFailed, at(3), nil); err != nil {
 			t.Fatal(err)
 		}
 		mustCreate(t, l, "begun")
@@ -107,29 +109,104 @@ func TestEnd(t *testing.T) {
 		l := k.open(t)
 		mustCreate(t, l, "b1", "b2")
 		pos := schemas.EvidencePosition{Offset: 500, Seq: 3, Prev: "ab"}
-		for _, when := range []int64{20, 21} {
-			s, err := l.End(t.Context(), "b1", schemas.StatePartial, at(when), pos)
-			if err != nil || s.State != schemas.StatePartial || !s.EndedAt.Equal(at(20)) {
-				t.Errorf("got %+v, %v", s, err)
+		for i, when := range []int64{20, 21} {
+			noted := false
+			s, ended, err := l.End(t.Context(), "b1", schemas.StatePartial, at(when), func(s schemas.Summary) (schemas.EvidencePosition, error) {
+				noted = s.ID == "b1" && s.State == schemas.StatePartial
+				return pos, nil
+			})
+			if err != nil || s.State != schemas.StatePartial || !s.EndedAt.Equal(at(20)) || ended != (i == 0) || noted != ended {
+				t.Errorf("got %+v, ended %v, noted %v, %v", s, ended, noted, err)
 			}
 		}
 		if got, ok, err := l.Position(t.Context()); got != pos || !ok || err != nil {
 			t.Errorf("position %+v, %v, %v", got, ok, err)
 		}
-		if _, err := l.End(t.Context(), "b1", schemas.StateSucceeded, at(22), pos); err == nil || !strings.Contains(err.Error(), "has ended (partial)") {
-			t.Errorf("got %v", err)
+		for name, tc := range map[string]struct {
+			id    string
+			state schemas.State
+			why   string
+		}{
+			"otherwise": {"b1", schemas.StateSucceeded, "has ended (partial)"},
+			"running":   {"b2", schemas.StateRunning, "cannot end"},
+			"unknown":   {"nowhere", schemas.StateFailed, ErrNotFound.Error()},
+		} {
+			if _, ended, err := l.End(t.Context(), tc.id, tc.state, at(22), nil); err == nil || ended || !strings.Contains(err.Error(), tc.why) {
+				t.Errorf("%s: ended %v, %v; want %q", name, ended, err, tc.why)
+			}
 		}
-		if _, err := l.End(t.Context(), "b2", schemas.StateRunning, at(22), pos); err == nil {
-			t.Error("ended as running")
-		}
-		if _, err := l.End(t.Context(), "nowhere", schemas.StateFailed, at(22), pos); !errors.Is(err, ErrNotFound) {
-			t.Errorf("got %v, want ErrNotFound", err)
-		}
-		if _, err := l.End(t.Context(), "b2", schemas.StateFailed, at(22), schemas.EvidencePosition{}); err != nil {
-			t.Error(err)
+		if _, ended, err := l.End(t.Context(), "b2", schemas.StateFailed, at(22), nil); err != nil || !ended {
+			t.Error(ended, err)
 		}
 		if got, _, _ := l.Position(t.Context()); got != pos {
 			t.Errorf("position %+v, want it unchanged", got)
+		}
+	})
+}
+
+// A note that fails undoes what it was to note.
+func TestANoteThatFails(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "b1")
+		full := errors.New("disk full")
+		fail := func(schemas.Summary) (schemas.EvidencePosition, error) { return schemas.EvidencePosition{Seq: 1}, full }
+		if _, created, err := l.Create(t.Context(), sampleBatch("b2"), fail); !errors.Is(err, full) || created {
+			t.Errorf("created %v, %v", created, err)
+		}
+		if _, found, err := l.Find(t.Context(), "b2"); found || err != nil {
+			t.Errorf("found %v, %v", found, err)
+		}
+		if _, ended, err := l.End(t.Context(), "b1", schemas.StateFailed, at(1), fail); !errors.Is(err, full) || ended {
+			t.Errorf("ended %v, %v", ended, err)
+		}
+		if s, _, err := l.Find(t.Context(), "b1"); s.State != schemas.StateOpen || err != nil {
+			t.Errorf("%s, %v", s.State, err)
+		}
+		if _, ok, err := l.Position(t.Context()); ok || err != nil {
+			t.Errorf("position noted: %v, %v", ok, err)
+		}
+	})
+}
+
+// Of several collectors that open and end the same batches at once, one notes it.
+func TestOneOfSeveralNotes(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		where := k.where(t)
+		const writers, batches = 4, 20
+		var opened, ended [batches]atomic.Int64
+		count := func(n *atomic.Int64) Note {
+			return func(schemas.Summary) (schemas.EvidencePosition, error) {
+				n.Add(1)
+				return schemas.EvidencePosition{Seq: 1}, nil
+			}
+		}
+		openLedger(t, where)
+		var all sync.WaitGroup
+		for w := range writers {
+			l, err := OpenWith(t.Context(), where, Options{Writer: fmt.Sprint("w", w)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = l.Close() }()
+			all.Go(func() {
+				for i := range batches {
+					id := fmt.Sprint("b", i)
+					_, created, err := l.Create(t.Context(), sampleBatch(id), count(&opened[i]))
+					if err != nil {
+						t.Error(created, err)
+					}
+					if _, _, err := l.End(t.Context(), id, schemas.StateFailed, at(1), count(&ended[i])); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		for i := range batches {
+			if o, e := opened[i].Load(), ended[i].Load(); o != 1 || e != 1 {
+				t.Errorf("b%d: opening was noted %d times, its end %d times", i, o, e)
+			}
 		}
 	})
 }
@@ -196,7 +273,7 @@ func TestListsOfBatches(t *testing.T) {
 		if _, err := l.Seal(t.Context(), "b3", 1, "", at(1)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.End(t.Context(), "b2", schemas.StateSucceeded, at(1), schemas.EvidencePosition{}); err != nil {
+		if _, _, err := l.End(t.Context(), "b2", schemas.StateSucceeded, at(1), nil); err != nil {
 			t.Fatal(err)
 		}
 		ids := func(batches []schemas.Summary, err error) string {

@@ -33,7 +33,7 @@ func recordForEver(path string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := l.Create(ctx, sampleBatch("b1")); err != nil {
+	if _, _, err := l.Create(ctx, sampleBatch("b1"), nil); err != nil {
 		return err
 	}
 	b, err := l.Batch(ctx, "b1")

@@ -71,7 +71,7 @@ func sampleBatch(id string) schemas.Batch {
 func mustCreate(t testing.TB, l *Ledger, ids ...string) {
 	t.Helper()
 	for _, id := range ids {
-		if _, created, err := l.Create(context.Background(), sampleBatch(id)); err != nil || !created {
+		if _, created, err := l.Create(context.Background(), sampleBatch(id), nil); err != nil || !created {
 			t.Fatalf("create %s: %v, %v", id, created, err)
 		}
 	}

@@ -285,7 +285,7 @@ func TestOddTexts(t *testing.T) {
 		l := k.open(t)
 		want := sampleBatch("b1")
 		want.Actor, want.Settings.Root, want.Manifest = "a\x00b", "/r\xff", "m\x1a00"
-		s, _, err := l.Create(t.Context(), want)
+		s, _, err := l.Create(t.Context(), want, nil)
 		if diff := cmp.Diff(schemas.Summary{Batch: want}, s); diff != "" || err != nil {
 			t.Errorf("%v %s", err, diff)
 		}

@@ -195,7 +195,7 @@ func TestEndedBatchesStillTakeNewResults(t *testing.T) {
 	onBoth(t, func(t *testing.T, k kind) {
 		l := k.open(t)
 		mustCreate(t, l, "b1")
-		if _, err := l.End(t.Context(), "b1", schemas.StateFailed, at(5), schemas.EvidencePosition{}); err != nil {
+		if _, _, err := l.End(t.Context(), "b1", schemas.StateFailed, at(5), nil); err != nil {
 			t.Fatal(err)
 		}
 		var n notebook
