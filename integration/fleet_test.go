@@ -165,8 +165,14 @@ func (w *world) exhume(t testing.TB, env []string, args ...string) (stdout, stde
 // fleet is a world whose roles are processes of their own.
 func (w *world) fleet(t testing.TB, workers int, env ...string) (_ []string, roles []*role) {
 	t.Helper()
+	return w.fleetWith(t, dbtest.PostgresURL(t), workers, env...)
+}
+
+// fleetWith is a fleet with this ledger.
+func (w *world) fleetWith(t testing.TB, ledger string, workers int, env ...string) (_ []string, roles []*role) {
+	t.Helper()
 	w.nats = startNATS(t)
-	w.cfg.Exhume.LedgerURL = dbtest.PostgresURL(t)
+	w.cfg.Exhume.LedgerURL = ledger
 	w.cfg.Exhume.EvidenceDir = w.path("roles", "collector", ".codex", "evidence")
 	env = append(w.fleetEnv(), env...)
 	if out, said, code := w.exhume(t, env, "migrate", "up"); code != 0 {
@@ -298,16 +304,22 @@ func TestFleetLosesACollector(t *testing.T) {
 		t.Errorf("%d files, want %d", len(got), len(sums))
 	}
 	// Each item has its line in one log or the other, and both verify.
-	lines := 0
+	lines, ends := 0, 0
 	for _, c := range []string{"collector", "collector2"} {
-		n, err := evidence.Verify(w.path("roles", c, ".codex", "evidence", evidence.FileName))
+		log := w.path("roles", c, ".codex", "evidence", evidence.FileName)
+		n, err := evidence.Verify(log)
 		if err != nil {
 			t.Error(err)
 		}
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
 		lines += int(n.Lines)
+		ends += strings.Count(string(text), `"phase":"end"`)
 	}
-	if lines < items+2 {
-		t.Errorf("%d lines of evidence for %d items", lines, items)
+	if lines < items+2 || ends != 1 {
+		t.Errorf("%d lines of evidence for %d items, %d of them for the end", lines, items, ends)
 	}
 }
 

@@ -150,26 +150,44 @@ func forward(client net.Conn, server string) {
 	<-done
 }
 
-// metric is the sum of a metric over its labels, as a role tells it.
+// metric is the sum of a metric over its labels, or over those that begin as
+// name tells, as a role says.
 func (r *role) metric(tb testing.TB, name string) (sum float64) {
 	tb.Helper()
-	resp, err := http.Get(r.http + "/metrics")
-	if err != nil {
-		tb.Fatal(err)
+	if !strings.Contains(name, "{") {
+		name += "{"
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end
-	in := bufio.NewScanner(resp.Body)
-	for in.Scan() {
-		if strings.HasPrefix(in.Text(), name+"{") {
-			v, err := strconv.ParseFloat(in.Text()[strings.LastIndexByte(in.Text(), ' ')+1:], 64)
+	for line := range strings.Lines(r.get(tb, "/metrics")) {
+		if strings.HasPrefix(line, name) {
+			v, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]), 64)
 			if err != nil {
 				tb.Fatal(err)
 			}
 			sum += v
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
 	return sum
+}
+
+// ready says whether a role says that it can work.
+func (r *role) ready(tb testing.TB) bool {
+	tb.Helper()
+	return strings.Contains(r.get(tb, "/readyz"), `"status":"ok"`)
+}
+
+// get asks a role over HTTP.
+func (r *role) get(tb testing.TB, path string) string {
+	tb.Helper()
+	resp, err := http.Get(r.http + path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		tb.Fatal(err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	return string(text)
 }
 
 // A batch of ten that comes while a batch of 200,000 is under way is done within
