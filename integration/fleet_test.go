@@ -67,15 +67,21 @@ type role struct {
 // it works. It is stopped when the test ends.
 func (w *world) start(t testing.TB, name string, env []string, args ...string) *role {
 	t.Helper()
-	bin, err := binary()
+	program, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return w.startProgram(t, program, name, env, args...)
+}
+
+// startProgram starts a role of a program.
+func (w *world) startProgram(t testing.TB, program, name string, env []string, args ...string) *role {
+	t.Helper()
 	dir := w.path("roles", name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	r := &role{name: name, cmd: exec.Command(bin, args...), ended: make(chan struct{})}
+	r := &role{name: name, cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	r.cmd.Dir = dir
 	r.cmd.Env = append(append(cleanEnv(), env...), "EXHUME_HTTP_LISTEN=127.0.0.1:0")
 	out, err := r.cmd.StderrPipe()
