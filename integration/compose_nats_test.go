@@ -54,6 +54,10 @@ func TestComposeNATSUsers(t *testing.T) {
 	if strings.Contains(worker.said(), "ermission") {
 		t.Error(worker.said())
 	}
+	// Who asks what only others may is told at once, and which right it takes.
+	if _, said, code := w.exhume(t, as("WORKER"), "batch", "list"); code != 7 || !strings.Contains(said, `allow it to publish to "exhume.api.>"`) {
+		t.Errorf("exit code %d\n%s", code, said)
+	}
 	// A worker may neither submit nor speak for the collector.
 	nc, err := nats.Connect(ns.ClientURL(), nats.UserInfo("worker", "secret-WORKER"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {

@@ -2,7 +2,12 @@ package schemas
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,6 +26,10 @@ type asyncDoc struct {
 		Action   string `json:"action"`
 		Channel  ref    `json:"channel"`
 		Messages []ref  `json:"messages"`
+		Reply    *struct {
+			Channel  ref   `json:"channel"`
+			Messages []ref `json:"messages"`
+		} `json:"reply"`
 	} `json:"operations"`
 	Components struct {
 		Messages map[string]struct {
@@ -56,6 +65,14 @@ func TestAsyncAPIAddresses(t *testing.T) {
 		"result":        ResultSubject("{worker}", "{batch}"),
 		"itemEvent":     ItemEventSubject("{requestId}"),
 		"batchEvent":    BatchEventSubject("{batch}"),
+		"apiOpen":       APIBatchOpen,
+		"apiSeal":       APIBatchSeal,
+		"apiGet":        APIBatchGet,
+		"apiList":       APIBatchList,
+		"apiResults":    APIBatchResults,
+		"apiWhy":        APIBatchWhy,
+		// Answers go where the question says.
+		"apiOpenAnswer": "", "apiSealAnswer": "", "apiGetAnswer": "", "apiListAnswer": "", "apiResultsAnswer": "", "apiWhyAnswer": "",
 	}
 	got := map[string]string{}
 	for name, c := range asyncAPIDoc(t).Channels {
@@ -74,6 +91,24 @@ func TestAsyncAPIAddresses(t *testing.T) {
 	}
 }
 
+// checkMessages makes sure that the messages of an operation are n different
+// ones of its channel.
+func (d asyncDoc) checkMessages(t *testing.T, operation string, channel ref, messages []ref, n int) {
+	t.Helper()
+	c := d.Channels[strings.TrimPrefix(channel.Ref, "#/channels/")]
+	seen := map[string]bool{}
+	for _, m := range messages {
+		message, found := strings.CutPrefix(m.Ref, channel.Ref+"/messages/")
+		if _, ok := c.Messages[message]; !ok || !found {
+			t.Errorf("operation %s: message %s", operation, m.Ref)
+		}
+		seen[message] = true
+	}
+	if len(seen) != n || n == 0 {
+		t.Errorf("operation %s: %d messages of %s, want all %d", operation, len(seen), channel.Ref, n)
+	}
+}
+
 // Everything that the document refers to exists, and everything in it is used.
 func TestAsyncAPIReferences(t *testing.T) {
 	d := asyncAPIDoc(t)
@@ -88,12 +123,13 @@ func TestAsyncAPIReferences(t *testing.T) {
 			t.Errorf("operation %s: channel %s, action %s", name, o.Channel.Ref, o.Action)
 		}
 		used[channel] = true
-		for _, m := range o.Messages {
-			message, found := strings.CutPrefix(m.Ref, o.Channel.Ref+"/messages/")
-			if _, ok := c.Messages[message]; !ok || !found {
-				t.Errorf("operation %s: message %s", name, m.Ref)
-			}
+		d.checkMessages(t, name, o.Channel, o.Messages, len(c.Messages))
+		if o.Reply == nil {
+			continue
 		}
+		reply := strings.TrimPrefix(o.Reply.Channel.Ref, "#/channels/")
+		used[reply] = true
+		d.checkMessages(t, name, o.Reply.Channel, o.Reply.Messages, len(d.Channels[reply].Messages))
 	}
 	for name, c := range d.Channels {
 		if !used[name] {
@@ -122,6 +158,125 @@ func TestAsyncAPIReferences(t *testing.T) {
 			if id, ok := e.Headers[HeaderRequestID]; ok && !CheckRequestID(id) {
 				t.Errorf("message %s: request id %q", name, id)
 			}
+		}
+	}
+}
+
+// Every call of the control API is described, with the messages that its subject
+// is documented to have.
+func TestAsyncAPICalls(t *testing.T) {
+	d := asyncAPIDoc(t)
+	documented := documentedCalls(t)
+	described := 0
+	for name, o := range d.Operations {
+		subject := d.Channels[strings.TrimPrefix(o.Channel.Ref, "#/channels/")].Address
+		call, ok := documented[subject]
+		if isCall := strings.HasPrefix(subject, strings.TrimSuffix(SubjectsAPI, ">")); ok != isCall || isCall != (o.Reply != nil) {
+			t.Errorf("operation %s: subject %s, documented %v, reply %v", name, subject, ok, o.Reply != nil)
+		}
+		if !ok || o.Reply == nil {
+			continue
+		}
+		described++
+		got := [2][]string{d.payloads(o.Messages), d.payloads(o.Reply.Messages)}
+		want := [2][]string{{schemaOf(t, call.question)}, {schemaOf(t, "APIError"), schemaOf(t, call.answer)}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("operation %s (-documented +described):\n%s", name, diff)
+		}
+	}
+	if described != len(documented) {
+		t.Errorf("%d calls are described and %d documented", described, len(documented))
+	}
+}
+
+// payloads are the schemas of the payloads of channels' messages, sorted.
+func (d asyncDoc) payloads(messages []ref) (all []string) {
+	for _, m := range messages {
+		channel, message, _ := strings.Cut(strings.TrimPrefix(m.Ref, "#/channels/"), "/messages/")
+		component := strings.TrimPrefix(d.Channels[channel].Messages[message].Ref, "#/components/messages/")
+		all = append(all, strings.TrimSuffix(d.Components.Messages[component].Payload.Ref, ".schema.json"))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// schemaOf is the name of the schema that describes a Go type of this package.
+func schemaOf(t *testing.T, goType string) string {
+	t.Helper()
+	for name, sample := range samples() {
+		if reflect.TypeOf(sample).Name() == goType {
+			return name
+		}
+	}
+	t.Errorf("no message %s", goType)
+	return ""
+}
+
+// apiCall names the Go types of a call of the control API.
+type apiCall struct{ question, answer string }
+
+// documentedCalls reads the constants of the calls' subjects, and the table of
+// their messages in the comment before them, from the source. It is an error if
+// one has what the other lacks.
+func documentedCalls(t *testing.T) map[string]apiCall {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "api.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]apiCall{}
+	for _, decl := range file.Decls {
+		consts, ok := decl.(*ast.GenDecl)
+		if !ok || consts.Tok != token.CONST {
+			continue
+		}
+		table := map[string]apiCall{}
+		for line := range strings.Lines(consts.Doc.Text()) {
+			if f := strings.Fields(line); len(f) == 3 && strings.HasPrefix(f[0], "API") {
+				table[f[0]] = apiCall{f[1], f[2]}
+			}
+		}
+		for _, spec := range consts.Specs {
+			value := spec.(*ast.ValueSpec)
+			name := value.Names[0].Name
+			if !strings.HasPrefix(name, "API") {
+				continue
+			}
+			call, ok := table[name]
+			if !ok {
+				t.Errorf("%s is not in the table", name)
+			}
+			delete(table, name)
+			subject, err := strconv.Unquote(value.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			calls[subject] = call
+		}
+		if len(table) > 0 {
+			t.Errorf("there are no constants %v", table)
+		}
+	}
+	if len(calls) == 0 {
+		t.Fatal("no calls found")
+	}
+	return calls
+}
+
+// The headers of an answer that is an error say the same as its payload.
+func TestAsyncAPIErrorExample(t *testing.T) {
+	m := asyncAPIDoc(t).Components.Messages["apiError"]
+	if len(m.Examples) == 0 {
+		t.Fatal("no example")
+	}
+	for _, e := range m.Examples {
+		payload := e.Payload.(map[string]any)
+		want := map[string]string{"Nats-Service-Error-Code": payload["code"].(string), "Nats-Service-Error": payload["detail"].(string)}
+		if diff := cmp.Diff(want, e.Headers); diff != "" {
+			t.Error(diff)
+		}
+		if code := Code(want["Nats-Service-Error-Code"]); code.Info().Cause == "unknown code" {
+			t.Errorf("code %s", code)
 		}
 	}
 }

@@ -30,8 +30,11 @@ type records struct{ *ledger.Reader }
 
 func (r records) Batch(ctx context.Context, ref string) (schemas.Summary, error) {
 	s, err := r.Reader.Batch(ctx, ref)
-	if errors.Is(err, ledger.ErrNotFound) {
+	switch {
+	case errors.Is(err, ledger.ErrNotFound):
 		err = fault.New(schemas.CodeBatchNotFound, "%w", err)
+	case errors.Is(err, ledger.ErrAmbiguous):
+		err = fault.New(schemas.CodeBatchAmbiguous, "%w", err)
 	}
 	return s, err
 }

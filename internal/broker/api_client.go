@@ -18,7 +18,8 @@ import (
 // for concurrent use.
 //
 // Errors have the text and the code that the collector gave them. Without a
-// collector the code is CodeNoCollector; without an answer in time it is
+// collector the code is CodeNoCollector; where the server does not let the user
+// call or hear the answer it is CodeBrokerDenied; without an answer in time it is
 // CodeBrokerDown, and it is unknown whether the call did anything. Each call can
 // be repeated.
 type API struct{ b *Broker }
@@ -77,10 +78,16 @@ func (a *API) call(ctx context.Context, subject string, question, answer any) er
 	}
 	bounded, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	msg, err := a.b.nc.RequestWithContext(bounded, subject, data)
+	var msg *nats.Msg
+	err = a.b.permitted(bounded, func(ctx context.Context) (err error) {
+		msg, err = a.b.nc.RequestWithContext(ctx, subject, data)
+		return err
+	}, a.b.toAsk(subject)...)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case fault.Is(err, schemas.CodeBrokerDenied):
+		return err
 	case errors.Is(err, nats.ErrNoResponders):
 		return fault.New(schemas.CodeNoCollector, "%s: no collector answers: is one running?", a.b.opts)
 	case err != nil:

@@ -130,10 +130,13 @@ func TestAPIErrors(t *testing.T) {
 	if class := fault.CodeOf(err).Class(); class != schemas.ClassBackendDown {
 		t.Errorf("class %s", class)
 	}
-	s := &service{err: fmt.Errorf("get: %w", fault.New(schemas.CodeBatchNotFound, "no batch\n%q", "b"))}
+	s := &service{}
 	serve(t, b, s)
-	if _, err := b.API().Get(t.Context(), "b"); !fault.Is(err, schemas.CodeBatchNotFound) || err.Error() != `get: no batch "b"` {
-		t.Errorf("got error %v", err)
+	for _, code := range []schemas.Code{schemas.CodeBatchAmbiguous, schemas.CodeBatchNotFound} {
+		s.err = fmt.Errorf("get: %w", fault.New(code, "no batch\n%q", "b"))
+		if _, err := b.API().Get(t.Context(), "b"); !fault.Is(err, code) || err.Error() != `get: no batch "b"` {
+			t.Errorf("%s: got error %v", code, err)
+		}
 	}
 	msg, err := b.nc.Request(schemas.APIBatchGet, []byte(`{}`), time.Minute)
 	must(t, err)
@@ -158,9 +161,9 @@ func TestAPIErrors(t *testing.T) {
 func TestAPIErrorWithoutCode(t *testing.T) {
 	t.Parallel()
 	b := embed(t, t.TempDir())
-	serve(t, b, &service{err: errors.New("batch \"a\" is ambiguous")})
+	serve(t, b, &service{err: errors.New("disk full")})
 	_, err := b.API().Get(t.Context(), "a")
-	if _, coded := errors.AsType[*fault.Error](err); coded || err == nil || err.Error() != `batch "a" is ambiguous` {
+	if _, coded := errors.AsType[*fault.Error](err); coded || err == nil || err.Error() != "disk full" {
 		t.Errorf("got %#v", err)
 	}
 }

@@ -26,6 +26,8 @@ type Broker struct {
 	js   jetstream.JetStream
 	api  string         // the prefix of the subjects of JetStream's API
 	ns   *server.Server // nil unless embedded
+	// denials reach the calls that they concern.
+	denials *denials
 	// alone says that nobody outside this process can reach the broker.
 	alone bool
 
@@ -37,7 +39,7 @@ type Broker struct {
 }
 
 func newBroker(o Options) *Broker {
-	return &Broker{opts: o.withDefaults(), buckets: map[string]jetstream.KeyValue{}, reclaimed: map[string]uint64{}}
+	return &Broker{opts: o.withDefaults(), denials: newDenials(), buckets: map[string]jetstream.KeyValue{}, reclaimed: map[string]uint64{}}
 }
 
 // Close sends what is still buffered (acknowledgements), disconnects, and stops

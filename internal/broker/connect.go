@@ -31,7 +31,8 @@ const (
 // there yet; what waiting cannot mend fails at once. Once connected, the broker
 // stays so: it reconnects for ever.
 //
-// The error of a broker that is away carries CodeBrokerDown.
+// The error of a broker that is away carries CodeBrokerDown, that of one that
+// does not let this user work CodeBrokerDenied.
 func Connect(ctx context.Context, o Options) (*Broker, error) {
 	b := newBroker(o)
 	opts, err := b.natsOptions()
@@ -129,8 +130,10 @@ func (b *Broker) dial(opts []nats.Option) (err error) {
 	if err != nil {
 		b.nc.Close()
 		b.nc = nil
+		return err
 	}
-	return err
+	b.js = guarded{b.js, b}
+	return nil
 }
 
 // refused explains why there is no connection.
@@ -170,16 +173,13 @@ func (b *Broker) probe(ctx context.Context) error {
 
 // unavailable explains why JetStream does not do what it should.
 func (b *Broker) unavailable(err error) error {
-	b.mu.Lock()
-	denied := b.denied
-	b.mu.Unlock()
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("%s: JetStream is not enabled for this account: give it JetStream limits on the server", b.opts)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%s: JetStream is not enabled: start the server with 'jetstream: enabled' in its configuration, or with -js", b.opts)
-	case denied != nil:
-		return fmt.Errorf("%s: the broker does not let this user work (%w): allow it $JS.API.>, exhume.> and its inbox", b.opts, denied)
+	case fault.Is(err, schemas.CodeBrokerDenied):
+		return err
 	default:
 		return fault.New(schemas.CodeBrokerDown, "%s: JetStream does not answer (%w): has its cluster a quorum?", b.opts, err)
 	}

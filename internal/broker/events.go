@@ -34,9 +34,10 @@ func (b *Broker) Progress(s schemas.Summary) error {
 //
 // Events are not kept anywhere: those of before the call, and those that come
 // while the connection is lost, are missed. Whoever must not miss the end asks
-// API.Get once after this call and then now and again.
+// API.Get once after this call and then now and again. The error of a user who
+// may not listen carries CodeBrokerDenied.
 func (b *Broker) WatchEvents(batch string, changed func(schemas.Summary)) (stop func(), err error) {
-	sub, err := b.nc.Subscribe(schemas.BatchEventSubject(batch), func(m *nats.Msg) {
+	sub, err := b.subscribe(schemas.BatchEventSubject(batch), func(m *nats.Msg) {
 		var s schemas.Summary
 		if err := json.Unmarshal(m.Data, &s); err != nil {
 			b.opts.Log.Warn().Err(err).Str("batch", batch).Msg("an event cannot be understood; passed over")
@@ -47,7 +48,6 @@ func (b *Broker) WatchEvents(batch string, changed func(schemas.Summary)) (stop 
 	if err != nil {
 		return nil, fmt.Errorf("events of batch %s: %w", batch, err)
 	}
-	_ = b.nc.FlushTimeout(tryTimeout) // a broker that is away learns of it when it is back
 	return func() { _ = sub.Unsubscribe() }, nil
 }
 

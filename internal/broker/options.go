@@ -154,6 +154,7 @@ func (b *Broker) natsOptions() ([]nats.Option, error) {
 		nats.IgnoreAuthErrorAbort(),
 		nats.PingInterval(15*time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			b.denials.forget()
 			if !b.isClosing() {
 				log.Warn().Err(err).Str("broker", o.String()).Msg("lost the broker; connecting again")
 			}
@@ -161,7 +162,10 @@ func (b *Broker) natsOptions() ([]nats.Option, error) {
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			log.Info().Str("broker", nc.ConnectedUrlRedacted()).Msg("connected to the broker again")
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { b.trouble(err) }),
+		nats.ErrorHandler(func(nc *nats.Conn, _ *nats.Subscription, err error) {
+			b.trouble(err)
+			b.deny(nc, err)
+		}),
 	), err
 }
 
@@ -172,8 +176,7 @@ func reconnectDelay(attempts int) time.Duration {
 	return most/4 + rand.N(most*3/4) //nolint:gosec // spreads load, guards nothing
 }
 
-// trouble is told of what goes wrong outside any call. What is forbidden shows
-// in calls as silence only.
+// trouble is told of what goes wrong outside any call.
 func (b *Broker) trouble(err error) {
 	b.mu.Lock()
 	again := b.denied != nil && b.denied.Error() == err.Error()

@@ -61,8 +61,35 @@ func (b *Broker) publish(ctx context.Context, msgs []*nats.Msg) (err error) {
 func (b *Broker) publishOnce(ctx context.Context, msgs []*nats.Msg) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	_, err := jetstreamext.PublishMsgBatch(ctx, b.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: publishTimeout})
-	return err
+	return b.permitted(ctx, func(ctx context.Context) error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := jetstreamext.PublishMsgBatch(ctx, b.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: publishTimeout})
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			if denied := denial(ctx); denied != nil {
+				// It waits for its first acknowledgement whatever becomes of the
+				// context, publishTimeout at most, and is not made again.
+				return denied
+			}
+			return <-done // until then it works on the messages
+		}
+	}, b.toAsk(subjectsOf(msgs)...)...)
+}
+
+// subjectsOf are the subjects of messages, each once where those of one subject
+// stand together.
+func subjectsOf(msgs []*nats.Msg) (subjects []string) {
+	for i, m := range msgs {
+		if i == 0 || m.Subject != msgs[i-1].Subject {
+			subjects = append(subjects, m.Subject)
+		}
+	}
+	return subjects
 }
 
 // unknownEnd says whether a publication may have been stored although it failed,

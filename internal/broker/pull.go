@@ -61,12 +61,15 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 		return nil, err
 	}
 	inbox, in := b.nc.NewInbox(), make(chan *nats.Msg, n+1) // and the status
+	next := "CONSUMER.MSG.NEXT." + stream + "." + consumer
+	ctx, w := b.denials.wait(ctx, append(b.ofAPI(next), toSubscribe(inbox))...)
+	defer w.end()
 	sub, err := b.nc.ChanSubscribe(inbox, in)
 	if err != nil {
 		return nil, fmt.Errorf("take from %s: %w", consumer, err)
 	}
 	defer sub.Unsubscribe() //nolint:errcheck // fails only on a connection that is closed
-	if err := b.nc.PublishRequest(b.api+"CONSUMER.MSG.NEXT."+stream+"."+consumer, inbox, body); err != nil {
+	if err := b.nc.PublishRequest(b.api+next, inbox, body); err != nil {
 		return nil, fmt.Errorf("take from %s: %w", consumer, err)
 	}
 	reclaimed := b.reclaimedTo(stream, consumer)
@@ -89,6 +92,9 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 		case <-patience.C:
 			return b.late(sub, in, out, reclaimed)
 		case <-ctx.Done():
+			if denied := denial(ctx); denied != nil {
+				return out, fmt.Errorf("take from %s: %w", consumer, denied)
+			}
 			out, _ = b.late(sub, in, out, reclaimed)
 			return out, nil
 		}

@@ -50,17 +50,15 @@ func (b *Broker) PublishSingle(ctx context.Context, requestID string, r schemas.
 }
 
 // WatchItem calls found with the result of a single request whenever it is
-// announced, until stop is called.
+// announced, until stop is called. When it returns the server knows of it, if it
+// is there. The error of a user who may not listen carries CodeBrokerDenied.
 func (b *Broker) WatchItem(requestID string, found func(schemas.Result)) (stop func(), err error) {
-	sub, err := b.nc.Subscribe(schemas.ItemEventSubject(requestID), func(m *nats.Msg) {
+	sub, err := b.subscribe(schemas.ItemEventSubject(requestID), func(m *nats.Msg) {
 		var r schemas.Result
 		if json.Unmarshal(m.Data, &r) == nil {
 			found(r)
 		}
 	})
-	if err == nil {
-		err = b.nc.FlushTimeout(callTimeout) // the server knows of it before anything else is sent
-	}
 	if err != nil {
 		return nil, fmt.Errorf("watch request %s: %w", requestID, err)
 	}

@@ -14,6 +14,10 @@ import (
 // ErrNotFound is wrapped by errors about a batch that is not in the ledger.
 var ErrNotFound = errors.New("no such batch")
 
+// ErrAmbiguous is wrapped by errors about a reference with which the ids of
+// several batches begin.
+var ErrAmbiguous = errors.New("ambiguous")
+
 // Latest is the reference to the batch created last, the standing one apart.
 const Latest = "latest"
 
@@ -25,7 +29,7 @@ func notFound(ref string) error {
 }
 
 // Batch gives the batch that ref means: an id, the beginning of just one id, or
-// Latest. A beginning of several ids is an error that lists them.
+// Latest. A beginning of several ids is an ErrAmbiguous that lists them.
 func (r *Reader) Batch(ctx context.Context, ref string) (schemas.Summary, error) {
 	b, err := batchByID(ctx, r.db, ref, "")
 	if err == nil || !errors.Is(err, ErrNotFound) {
@@ -62,7 +66,7 @@ func ambiguous(ref string, found []schemas.Summary, most int) error {
 	if len(ids) > most {
 		ids[most] = "…"
 	}
-	return fmt.Errorf("batch %q is ambiguous: give more of one of %s", ref, strings.Join(ids, ", "))
+	return fmt.Errorf("batch %q is %w: give more of one of %s", ref, ErrAmbiguous, strings.Join(ids, ", "))
 }
 
 // Batches gives the batches, newest first, at most limit (all when 0).
