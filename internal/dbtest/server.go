@@ -5,10 +5,8 @@
 package dbtest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -19,11 +17,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
-)
 
-// startTimeout bounds how long a server may take until it answers.
-const startTimeout = 2 * time.Minute
+	"github.com/exhume/exhume/internal/proctest"
+)
 
 // Server is one database server. Stop and Start let a test take it away for a
 // while; its data and its port stay the same.
@@ -33,12 +29,8 @@ type Server struct {
 	args  []string // the server's command line
 	ready func(context.Context) error
 	// signal is what makes the server end at once, without losing anything.
-	signal syscall.Signal
-
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	ended  chan struct{}
-	output bytes.Buffer
+	signal  syscall.Signal
+	process *proctest.Process
 }
 
 // newServer makes a server's directory and chooses its port.
@@ -48,24 +40,16 @@ func newServer(tb testing.TB) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &Server{dir: dir, port: freePort(tb)}
+	s := &Server{dir: dir, port: proctest.FreePort(tb)}
+	s.process = proctest.New(
+		func() *exec.Cmd { return s.command(s.args...) },
+		func(ctx context.Context) error { return s.ready(ctx) })
 	if id, ok := servant(); ok {
 		if err := os.Chown(dir, int(id.Uid), int(id.Gid)); err != nil {
 			tb.Fatal(err)
 		}
 	}
 	return s
-}
-
-// freePort is a loopback port that nobody listens on.
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // nobody connected
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // servant is whom database programs run as where the tests run as root, which
@@ -88,7 +72,7 @@ func (s *Server) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "HOME="+s.dir, "TMPDIR="+s.dir, "LC_ALL=C.UTF-8")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	proctest.DieWithParent(cmd)
 	if id, ok := servant(); ok {
 		cmd.SysProcAttr.Credential = id
 	}
@@ -108,70 +92,30 @@ func (s *Server) run(tb testing.TB, args ...string) {
 // Start starts the server, unless it runs, and waits until it answers.
 func (s *Server) Start(tb testing.TB) {
 	tb.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd != nil {
-		return
-	}
-	s.output.Reset()
-	cmd, started, ended := s.command(s.args...), make(chan error, 1), make(chan struct{})
-	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	go func() {
-		// The server dies with the thread that started it, which is to be as
-		// long as the tests run.
-		runtime.LockOSThread()
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := s.process.Start(); err != nil {
 		tb.Fatal(err)
-	}
-	s.cmd, s.ended = cmd, ended
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	for {
-		err := s.ready(ctx)
-		if err == nil {
-			return
-		}
-		select {
-		case <-ended:
-			tb.Fatalf("%s ended: %s", s.args[0], s.output.String())
-		case <-ctx.Done():
-			tb.Fatalf("%s does not answer: %v", s.args[0], err)
-		case <-time.After(20 * time.Millisecond):
-		}
 	}
 }
 
 // Stop stops the server at once, as a crash of its host's power would not: what
 // was committed is kept.
-func (s *Server) Stop() { s.end(s.signal) }
+func (s *Server) Stop() { s.process.End(s.signal) }
 
 // Kill kills the server.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
-
-func (s *Server) end(sig syscall.Signal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(sig)
-	<-s.ended
-	s.cmd = nil
-}
+func (s *Server) Kill() { s.process.End(syscall.SIGKILL) }
 
 // Freeze stops the server from answering, without ending its connections, until
-// Thaw.
-func (s *Server) Freeze() { _ = s.cmd.Process.Signal(syscall.SIGSTOP) }
+// Thaw. PostgreSQL serves each connection by a process of its own: those that are
+// open are served on, and new ones get no answer. It panics when the server does
+// not run, for then the test would prove nothing.
+func (s *Server) Freeze() {
+	if err := s.process.Freeze(); err != nil {
+		panic(fmt.Sprintf("freezing %s: %v", s.args[0], err))
+	}
+}
 
 // Thaw ends Freeze.
-func (s *Server) Thaw() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Thaw() { s.process.Thaw() }
 
 func (s *Server) remove() {
 	s.Kill()

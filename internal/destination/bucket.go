@@ -51,7 +51,8 @@ type Bucket struct {
 }
 
 // OpenBucket opens what lies below prefix/ in a bucket, or all of the bucket.
-// The bucket must exist.
+// The bucket must exist: the error has CodeDestinationMissing where it does not,
+// and CodeDestinationDown where its server does not answer within a minute.
 //
 // It also ends uploads below the prefix that began more than a day ago: nothing
 // else says whether they are those of a process that died, and until they end
@@ -68,14 +69,26 @@ func OpenBucket(store *objects.Store, bucket, prefix string) (*Bucket, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
-	if err := store.CheckBucket(ctx, bucket); err != nil {
-		return nil, classifyObject("destination", objects.URL(bucket, prefix), err)
+	if err := b.greet(ctx); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// greet asks whether the bucket is there, and ends stale uploads. A server that
+// has not answered when ctx ends is away.
+func (b *Bucket) greet(ctx context.Context) error {
+	where := objects.URL(b.name, b.prefix)
+	if err := b.store.CheckBucket(ctx, b.name); ctx.Err() != nil {
+		return fault.New(schemas.CodeDestinationDown, "destination %q: its server does not answer in time", where)
+	} else if err != nil {
+		return classifyObject("destination", where, err)
 	}
 	if b.prefix != "" {
 		// What cannot be ended is in nobody's way.
-		_ = store.Sweep(ctx, bucket, b.prefix, time.Now().Add(-staleAfter))
+		_ = b.store.Sweep(ctx, b.name, b.prefix, time.Now().Add(-staleAfter))
 	}
-	return b, nil
+	return nil
 }
 
 // key is the key of an output.
@@ -127,7 +140,9 @@ func objectCode(k objects.Kind) schemas.Code {
 	case objects.Failing, objects.Gone, objects.Taken:
 		return schemas.CodeDestinationBusy
 	case objects.Away:
-		return schemas.CodeDestinationIO
+		return schemas.CodeDestinationDown
+	case objects.NoBucket:
+		return schemas.CodeDestinationMissing
 	case objects.Full:
 		return schemas.CodeDestinationFull
 	case objects.BadKey:

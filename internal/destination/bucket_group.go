@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -121,11 +122,18 @@ func (g *BucketGroup) upload(o *object, part []byte) (err error) {
 }
 
 // Commit makes the staged objects visible. It calls failed for each that could
-// not be; all others are stored when it returns.
+// not be; all others are stored when it returns. A server that is away is not
+// asked again for each of the others, which fail like the first.
 func (g *BucketGroup) Commit(failed func(slot int, err error)) {
 	errs := make([]error, len(g.written))
+	var away atomic.Pointer[fault.Error]
 	g.each(func(i int) {
-		errs[i] = g.place(&g.written[i])
+		if down := away.Load(); down != nil {
+			errs[i] = down
+		} else if errs[i] = g.place(&g.written[i]); fault.Is(errs[i], schemas.CodeDestinationDown) {
+			down, _ := errors.AsType[*fault.Error](errs[i])
+			away.Store(down)
+		}
 		g.discard(&g.written[i])
 	})
 	for i, err := range errs {

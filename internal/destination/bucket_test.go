@@ -43,8 +43,14 @@ func openStore(t testing.TB, endpoint string) *objects.Store {
 // but objects is left there.
 func newBucket(t testing.TB, srv *s3test.Server) *Bucket {
 	t.Helper()
+	return newBucketBy(t, srv, openStore(t, srv.Endpoint()))
+}
+
+// newBucketBy is newBucket by way of a store of the server.
+func newBucketBy(t testing.TB, srv *s3test.Server, store *objects.Store) *Bucket {
+	t.Helper()
 	name := srv.Bucket(t)
-	b, err := OpenBucket(openStore(t, srv.Endpoint()), name, "pre/fix")
+	b, err := OpenBucket(store, name, "pre/fix")
 	must(t, err)
 	t.Cleanup(func() {
 		if left := uploads(t, srv, name); len(left) > 0 {
@@ -115,7 +121,21 @@ func commitBucket(g *BucketGroup) map[int]schemas.Code {
 func TestBucketRoundTrip(t *testing.T) {
 	t.Parallel()
 	srv := s3test.StartServer(t)
-	b := newBucket(t, srv)
+	for style, endpoint := range map[objects.Style]string{objects.StylePath: srv.Endpoint(), objects.StyleVirtual: srv.VirtualEndpoint()} {
+		t.Run(string(style), func(t *testing.T) {
+			t.Parallel()
+			store, err := objects.Open(objects.Config{
+				Endpoint: endpoint, Style: style, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Stall: 5 * time.Second,
+			})
+			must(t, err)
+			t.Cleanup(store.Close)
+			roundTrip(t, srv, newBucketBy(t, srv, store))
+		})
+	}
+}
+
+func roundTrip(t *testing.T, srv *s3test.Server, b *Bucket) {
+	t.Helper()
 	contents := map[string]string{"empty": "", "d/small": ours, "d/é ü+%41?#&=": "odd name", "part": large[:partSize], "large": large}
 	outputs := []string{"empty", "d/small", "d/é ü+%41?#&=", "part", "large"}
 	g := b.Group(schemas.Settings{}, len(outputs))
@@ -388,9 +408,9 @@ func TestOpenBucket(t *testing.T) {
 		{"slash", store, name, "a/b/", "", ""},
 		{"climbs", store, name, "a/../..", schemas.CodePathRefused, "clean"},
 		{"absolute", store, name, "/a", schemas.CodePathRefused, "clean"},
-		{"no bucket", store, "nowhere", "a", schemas.CodeDestinationDenied, `bucket "nowhere" does not exist`},
+		{"no bucket", store, "nowhere", "a", schemas.CodeDestinationMissing, `bucket "nowhere" does not exist`},
 		{"wrong key", wrong, name, "a", schemas.CodeDestinationDenied, "access key"},
-		{"nobody there", gone, name, "a", schemas.CodeDestinationIO, "does not answer"},
+		{"nobody there", gone, name, "a", schemas.CodeDestinationDown, "does not answer"},
 	} {
 		b, err := OpenBucket(tt.store, tt.bucket, tt.prefix)
 		if codeOfError(err) != tt.want || err != nil && !strings.Contains(err.Error(), tt.says) || (b != nil) != (err == nil) {
@@ -436,13 +456,13 @@ func TestBucketServerKilled(t *testing.T) {
 		_, err := io.WriteString(w, large[partSize+1:])
 		return err
 	})
-	if code := codeOfError(err); code != schemas.CodeDestinationIO {
+	if code := codeOfError(err); code != schemas.CodeDestinationDown {
 		t.Errorf("write: %v", err)
 	}
-	if _, _, err := g.Compare(t.Context(), 3, "small", 0, ""); codeOfError(err) != schemas.CodeDestinationIO {
+	if _, _, err := g.Compare(t.Context(), 3, "small", 0, ""); codeOfError(err) != schemas.CodeDestinationDown {
 		t.Errorf("compare: %v", err)
 	}
-	want := map[int]schemas.Code{0: schemas.CodeDestinationIO, 1: schemas.CodeDestinationIO}
+	want := map[int]schemas.Code{0: schemas.CodeDestinationDown, 1: schemas.CodeDestinationDown}
 	if diff := cmp.Diff(want, commitBucket(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
@@ -469,7 +489,7 @@ func TestBucketServerFrozen(t *testing.T) {
 	must(t, putObject(g, 0, "f", ours))
 	srv.Freeze(t)
 	_, _, err = g.Compare(t.Context(), 1, "f", 0, "")
-	if codeOfError(err) != schemas.CodeDestinationBusy {
+	if codeOfError(err) != schemas.CodeDestinationDown {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -477,10 +497,71 @@ func TestBucketServerFrozen(t *testing.T) {
 	if _, _, err = g.Compare(ctx, 1, "f", 0, ""); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
+	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationDown}, commitBucket(g)); diff != "" {
+		t.Errorf("codes (-want +got):\n%s", diff)
+	}
+	if _, err := OpenBucket(store, name, "p"); codeOfError(err) != schemas.CodeDestinationDown {
+		t.Errorf("opening: %v", err)
+	}
+	if err := b.greet(ctx); codeOfError(err) != schemas.CodeDestinationDown {
+		t.Errorf("opening, and its time is over: %v", err)
+	}
+	srv.Thaw()
+}
+
+// One object that the server hangs on does not make the server look away.
+func TestBucketServerHangsOnOneObject(t *testing.T) {
+	t.Parallel()
+	srv := s3test.StartServer(t)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/stuck") {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+			return
+		}
+		forward(t, srv.Endpoint(), w, r)
+	}))
+	defer front.Close()
+	name := srv.Bucket(t)
+	store, err := objects.Open(objects.Config{
+		Endpoint: front.URL, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Stall: 300 * time.Millisecond,
+	})
+	must(t, err)
+	t.Cleanup(store.Close)
+	b, err := OpenBucket(store, name, "")
+	must(t, err)
+	g := b.Group(schemas.Settings{}, 2)
+	must(t, putObject(g, 0, "stuck", ours))
+	must(t, putObject(g, 1, "f", ours))
 	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationBusy}, commitBucket(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
-	srv.Thaw()
+}
+
+// A server that is away is not asked in vain for each object of a large group.
+func TestBucketGivesUpOnce(t *testing.T) {
+	t.Parallel()
+	srv := s3test.StartServer(t)
+	gone := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		forward(t, srv.Endpoint(), w, r)
+	}))
+	b, err := OpenBucket(openStore(t, gone.URL), srv.Bucket(t), "")
+	must(t, err)
+	const n = 2000
+	g := b.Group(schemas.Settings{}, n)
+	want := map[int]schemas.Code{}
+	for i := range n {
+		must(t, putObject(g, i, fmt.Sprint("f", i), ours))
+		want[i] = schemas.CodeDestinationDown
+	}
+	gone.Close()
+	start := time.Now()
+	if diff := cmp.Diff(want, commitBucket(g)); diff != "" {
+		t.Errorf("codes (-want +got):\n%s", diff)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
 
 func TestBucketServerWithoutConditions(t *testing.T) {

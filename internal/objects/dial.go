@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -37,11 +38,35 @@ func newDialer(host string, private bool, stall time.Duration) *dialer {
 }
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	c, err := d.DialContext(ctx, network, address)
+	c, err := d.connect(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	return &conn{c, d.stall}, nil
+}
+
+// connect connects to an address. What localhost and the names below it mean
+// does not depend on a name server (RFC 6761), many of which know none of them.
+func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !isLocalhost(host) {
+		return d.DialContext(ctx, network, address)
+	}
+	c, err := d.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+	if err == nil {
+		return c, nil
+	}
+	if c, err := d.DialContext(ctx, network, net.JoinHostPort("::1", port)); err == nil {
+		return c, nil
+	}
+	return nil, err
+}
+
+// isLocalhost says whether a name always means loopback: localhost, or one below
+// it, as a bucket's is in StyleVirtual.
+func isLocalhost(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 func (d *dialer) allows(addr netip.Addr) bool {
@@ -50,7 +75,7 @@ func (d *dialer) allows(addr netip.Addr) bool {
 	}
 	switch {
 	case addr.IsLoopback():
-		return d.private || d.host == "localhost"
+		return d.private || isLocalhost(d.host)
 	case addr.IsPrivate() || carrierGrade.Contains(addr):
 		return d.private
 	}

@@ -22,7 +22,8 @@ const (
 	// Failing: the server is overloaded or broken, or the connection was lost;
 	// trying again may help.
 	Failing Kind = iota
-	// Away: nobody answers at the endpoint.
+	// Away: nobody answers at the endpoint; where a connection was lost or has
+	// stalled, not even another question.
 	Away
 	// Missing: there is no such object.
 	Missing
@@ -74,6 +75,12 @@ func (s *Store) fault(ctx context.Context, bucket, key string, err error) error 
 		return cerr
 	}
 	e := &Error{Kind: kindOf(err), err: err}
+	if e.Kind == Failing && !answered(err) && !s.answers(ctx) {
+		e.Kind = Away
+		if cerr := ctx.Err(); cerr != nil {
+			return cerr
+		}
+	}
 	switch e.Kind {
 	case NoBucket:
 		e.text = fmt.Sprintf("bucket %q does not exist at %s; create it there, or correct the URL", bucket, s.name)
@@ -111,6 +118,13 @@ func kindOf(err error) Kind {
 		return Away
 	}
 	return Failing
+}
+
+// answered says whether err is what the server answered. Otherwise a connection
+// was lost or stalled, which the transport has many words for.
+func answered(err error) bool {
+	_, ok := errors.AsType[minio.ErrorResponse](err)
+	return ok
 }
 
 // codes are those whose HTTP status says too little.

@@ -14,9 +14,11 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -74,7 +76,10 @@ func TestConfig(t *testing.T) {
 		{"path", Config{Endpoint: "https://s3.example.com/bucket"}, "EXHUME_S3_ENDPOINT"},
 		{"password", Config{Endpoint: "https://me:hunter2@s3.example.com"}, "EXHUME_S3_ENDPOINT"},
 		{"one key", Config{AccessKey: "me"}, "EXHUME_S3_SECRET_KEY"},
+		{"below localhost", Config{Endpoint: "http://s3.LOCALHOST.:9000", Style: StyleVirtual}, ""},
+		{"not below localhost", Config{Endpoint: "http://s3localhost:9000"}, "EXHUME_S3_INSECURE"},
 		{"style", Config{Style: "odd"}, "EXHUME_S3_STYLE"},
+		{"no name for the bucket", Config{Endpoint: "http://127.0.0.1:9000", Style: StyleVirtual}, "EXHUME_S3_STYLE"},
 		{"no CA file", Config{CAFile: "/nowhere/ca.pem"}, "EXHUME_S3_CA"},
 		{"bad CA file", Config{CAFile: notPEM}, "EXHUME_S3_CA"},
 	} {
@@ -262,6 +267,11 @@ func TestAddresses(t *testing.T) {
 		{"localhost", false, "127.0.0.1", true},
 		{"localhost", false, "::1", true},
 		{"localhost", false, "10.1.2.3", false},
+		{"s3.localhost", false, "127.0.0.1", true},
+		{"s3.Localhost.", false, "::1", true},
+		{"s3.localhost", false, "10.1.2.3", false},
+		{"evillocalhost", false, "127.0.0.1", false},
+		{"localhost.example.com", false, "127.0.0.1", false},
 		{"10.1.2.3", false, "10.1.2.3", true},
 		{"10.1.2.3", true, "10.1.2.4", false},
 		{metadata, false, metadata, true},
@@ -289,6 +299,92 @@ func TestNameLeadsToLoopback(t *testing.T) {
 	}
 	if kindOf(err) != Refused || !strings.Contains(err.Error(), "EXHUME_S3_PRIVATE") {
 		t.Errorf("kind %v: %v", kindOf(err), err)
+	}
+}
+
+// The names below localhost are not asked for, and both kinds of address tried.
+func TestLocalhostNeedsNoNameServer(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", at)
+		must(t, err)
+		defer l.Close() //nolint:errcheck // a test
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		must(t, err)
+		d := newDialer("localhost", false, time.Second)
+		d.Resolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+			t.Error("a name server was asked")
+			return nil, errors.New("there is none")
+		}}
+		c, err := d.dial(t.Context(), "tcp", net.JoinHostPort("bucket.localhost", port))
+		must(t, err)
+		must(t, c.Close())
+	}
+}
+
+// All that is asked of a server, with the bucket named before the host.
+func TestVirtualStyle(t *testing.T) {
+	t.Parallel()
+	srv := s3test.StartServer(t)
+	bucket := srv.Bucket(t)
+	s, err := Open(Config{
+		Endpoint: srv.VirtualEndpoint(), Style: StyleVirtual, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Stall: 5 * time.Second,
+	})
+	must(t, err)
+	t.Cleanup(s.Close)
+	ctx := t.Context()
+	must(t, s.CheckBucket(ctx, bucket))
+	if err := s.CheckBucket(ctx, "nowhere"); !Is(err, NoBucket) {
+		t.Errorf("no bucket: %v", err)
+	}
+	r, err := NewReader([]Source{{s, bucket, "p"}}, nil)
+	must(t, err)
+	defer r.Close() //nolint:errcheck // nothing was written
+	for _, key := range []string{"p/k", "p/d/odd é+%41?#&="} {
+		must(t, s.Put(ctx, bucket, key, []byte(content), sum(content), true))
+		if err := s.Put(ctx, bucket, key, []byte("x"), sum("x"), true); !Is(err, Taken) {
+			t.Errorf("%s: put again: %v", key, err)
+		}
+		o, err := s.Stat(ctx, bucket, key)
+		if err != nil || o.Size != int64(len(content)) || o.SHA256 != sum(content) {
+			t.Errorf("%s: %+v, %v", key, o, err)
+		}
+		if got, size, err := read(ctx, r, URL(bucket, key)); got != content || size != int64(len(content)) || err != nil {
+			t.Errorf("%s: %q of %d bytes, %v", key, got, size, err)
+		}
+	}
+	if _, err := s.Stat(ctx, bucket, "none"); !Is(err, Missing) {
+		t.Errorf("no key: %v", err)
+	}
+
+	large := strings.Repeat("0123456789", MinPart/5) // two parts
+	for _, onlyNew := range []bool{true, false} {
+		u, err := s.Begin(ctx, bucket, "p/large", sum(large))
+		must(t, err)
+		must(t, u.Part(ctx, []byte(large[:MinPart])))
+		must(t, u.Part(ctx, []byte(large[MinPart:])))
+		must(t, u.Complete(ctx, onlyNew))
+	}
+	u, err := s.Begin(ctx, bucket, "p/large", sum(large))
+	must(t, err)
+	must(t, u.Part(ctx, []byte(content)))
+	if err := u.Complete(ctx, true); !Is(err, Taken) {
+		t.Errorf("complete again: %v", err)
+	}
+	u.Abort()
+	if got, _, err := read(ctx, r, URL(bucket, "p/large")); sum(got) != sum(large) || err != nil {
+		t.Errorf("large: %d bytes, %v", len(got), err)
+	}
+
+	// The listing of uploads.
+	stale, err := s.Begin(ctx, bucket, "p/stale", sum(""))
+	must(t, err)
+	must(t, s.Sweep(ctx, bucket, "p/", time.Now().Add(time.Hour)))
+	if err := stale.Part(ctx, []byte(content)); !Is(err, Gone) {
+		t.Errorf("part of what was swept: %v", err)
+	}
+	for u := range srv.Client().ListIncompleteUploads(ctx, bucket, "", true) {
+		t.Errorf("left behind: %+v", u)
 	}
 }
 
@@ -341,7 +437,7 @@ func TestReaderAllowList(t *testing.T) {
 	r, err := NewReader([]Source{{s, bucket, "pre/fix/"}}, []string{allowed})
 	must(t, err)
 	defer r.Close() //nolint:errcheck // nothing was written
-	const missing = schemas.CodeArtifactMissing
+	const missing, denied = schemas.CodeArtifactMissing, schemas.CodeArtifactDenied
 	for _, tt := range []struct {
 		url  string
 		want schemas.Code
@@ -352,21 +448,21 @@ func TestReaderAllowList(t *testing.T) {
 		{"file://" + allowed + "/d%20%C3%A9/f", "", ""},
 		{"file://localhost" + allowed + "/link", "", ""},
 		{"s3://" + bucket + "/pre/fix/none", missing, "none"},
-		{"s3://" + bucket + "/pre/fixed", missing, setting},
-		{"s3://" + bucket + "/k", missing, setting},
+		{"s3://" + bucket + "/pre/fixed", denied, setting},
+		{"s3://" + bucket + "/k", denied, setting},
 		{"s3://" + bucket + "/pre/fix/../../k", missing, "clean"},
 		{"s3://" + bucket + "/pre/fix//k", missing, "clean"},
 		{"s3://" + bucket, missing, "clean"},
-		{"s3://" + closed + "/k", missing, setting},
+		{"s3://" + closed + "/k", denied, setting},
 		{"s3://me:hunter2@" + bucket + "/k", missing, "***"},
-		{"file://" + outside, missing, setting},
+		{"file://" + outside, denied, setting},
 		{"file://" + allowed + "/../outside", missing, "clean"},
 		{"file://" + allowed + "/%2e%2e/outside", missing, "clean"},
-		{"file://" + allowed + "/escape", missing, "escape"},
-		{"file://" + allowed + "/absolute", missing, "escape"},
+		{"file://" + allowed + "/escape", denied, "escape"},
+		{"file://" + allowed + "/absolute", denied, "escape"},
 		{"file://" + allowed + "/fifo", missing, "regular"},
 		{"file://" + allowed + "/d%20%C3%A9", missing, "regular"},
-		{"file://" + allowed, missing, setting},
+		{"file://" + allowed, denied, setting},
 		{"file://" + allowed + "/none", missing, "no such file"},
 		{"file://host" + allowed + "/link", missing, "file:///PATH"},
 		{"file:" + allowed + "/link", "", ""},
@@ -387,6 +483,89 @@ func TestReaderAllowList(t *testing.T) {
 		case strings.Contains(err.Error(), "hunter2"):
 			t.Errorf("%s: the error holds the password: %v", tt.url, err)
 		}
+	}
+}
+
+// What stands there, but whoever keeps it does not let it be read.
+func TestReaderDenied(t *testing.T) {
+	t.Parallel()
+	srv := s3test.StartServer(t)
+	s, bucket := openStore(t, srv.Endpoint()), srv.Bucket(t)
+	must(t, s.Put(t.Context(), bucket, "k", []byte(content), sum(content), true))
+	wrong, err := Open(Config{Endpoint: srv.Endpoint(), AccessKey: s3test.AccessKey, SecretKey: "wrong"})
+	must(t, err)
+	t.Cleanup(wrong.Close)
+	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
+	untrusted.StartTLS()
+	defer untrusted.Close()
+	for name, tt := range map[string]struct {
+		source Source
+		want   schemas.Code
+	}{
+		"wrong secret":        {Source{wrong, bucket, ""}, schemas.CodeArtifactDenied},
+		"not to be trusted":   {Source{openStore(t, untrusted.URL), bucket, ""}, schemas.CodeArtifactDenied},
+		"bucket is not there": {Source{s, "nowhere", ""}, schemas.CodeArtifactMissing},
+		"nobody there":        {Source{openStore(t, "http://127.0.0.1:1"), bucket, ""}, schemas.CodeArchiveDown},
+	} {
+		r, err := NewReader([]Source{tt.source}, nil)
+		must(t, err)
+		if _, _, err := read(t.Context(), r, "s3://"+tt.source.Bucket+"/k"); fault.CodeOf(err) != tt.want {
+			t.Errorf("%s: %v (%s)", name, err, fault.CodeOf(err))
+		}
+	}
+}
+
+func TestFileFaults(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]schemas.Code{
+		unix.EACCES: schemas.CodeArtifactDenied, unix.EPERM: schemas.CodeArtifactDenied,
+		errors.New("path escapes from parent"): schemas.CodeArtifactDenied,
+		unix.ENOENT:                            schemas.CodeArtifactMissing, unix.ENOTDIR: schemas.CodeArtifactMissing,
+		unix.ELOOP: schemas.CodeArtifactMissing, unix.ENXIO: schemas.CodeArtifactMissing,
+		unix.EMFILE: schemas.CodeArchiveError, unix.EIO: schemas.CodeArchiveError, unix.ESTALE: schemas.CodeArchiveError,
+	} {
+		if got := fileFault("file:///f", err); fault.CodeOf(got) != want || !errors.Is(got, err) {
+			t.Errorf("%v: %v (%s), want %s", err, got, fault.CodeOf(got), want)
+		}
+	}
+}
+
+// fileChild tells a copy of the test binary, which is nobody in particular, what
+// to read.
+const fileChild = "OBJECTS_FILE_CHILD"
+
+// A file that this user may not read. Root may read every file, so the test is
+// run by somebody else then.
+func TestReaderFileDenied(t *testing.T) {
+	if url := os.Getenv(fileChild); url != "" {
+		r, err := NewReader(nil, []string{filepath.Dir(strings.TrimPrefix(url, "file://"))})
+		must(t, err)
+		defer r.Close() //nolint:errcheck // nothing was written
+		if _, _, err := read(t.Context(), r, url); fault.CodeOf(err) != schemas.CodeArtifactDenied {
+			t.Errorf("%v (%s)", err, fault.CodeOf(err))
+		}
+		return
+	}
+	t.Parallel()
+	// Not below t.TempDir, which is closed to others.
+	dir, err := os.MkdirTemp("", "exhume-denied-")
+	must(t, err)
+	defer os.RemoveAll(dir) //nolint:errcheck // a test
+	must(t, os.Chmod(dir, 0o755))
+	secret := filepath.Join(dir, "secret")
+	must(t, os.WriteFile(secret, []byte(content), 0))
+	program := filepath.Join(dir, "test")
+	binary, err := os.ReadFile(os.Args[0])
+	must(t, err)
+	must(t, os.WriteFile(program, binary, 0o755))
+	c := exec.Command(program, "-test.run=^TestReaderFileDenied$")
+	c.Dir, c.Env = dir, append(os.Environ(), fileChild+"=file://"+secret)
+	if os.Geteuid() == 0 {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
@@ -415,6 +594,9 @@ type flaky struct {
 }
 
 func (f *flaky) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead {
+		return // whether it is there at all
+	}
 	f.answers.Add(1)
 	etag := f.etag.Load().(string)
 	if match := r.Header.Get("If-Match"); match != "" && match != etag {
@@ -509,5 +691,31 @@ func TestReaderServerKilled(t *testing.T) {
 	got, _, err := read(t.Context(), r, "s3://"+bucket+"/k")
 	if diff := cmp.Diff(sum(large), sum(got)); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+// A server that says nothing any more is away; one that only hangs on one object
+// is not.
+func TestReaderServerSilent(t *testing.T) {
+	t.Parallel()
+	srv := s3test.StartOwnServer(t)
+	bucket := srv.Bucket(t)
+	hanging := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			<-r.Context().Done()
+		}
+	}))
+	defer hanging.Close()
+	for endpoint, want := range map[string]schemas.Code{srv.Endpoint(): schemas.CodeArchiveDown, hanging.URL: schemas.CodeArchiveError} {
+		s, err := Open(Config{Endpoint: endpoint, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Stall: 300 * time.Millisecond})
+		must(t, err)
+		t.Cleanup(s.Close)
+		r, err := NewReader([]Source{{s, bucket, ""}}, nil)
+		must(t, err)
+		srv.Freeze(t)
+		if _, _, err := r.Open(t.Context(), "s3://"+bucket+"/k"); fault.CodeOf(err) != want {
+			t.Errorf("%v (%s), want %s", err, fault.CodeOf(err), want)
+		}
+		srv.Thaw()
 	}
 }

@@ -96,8 +96,9 @@ func (r *Reader) Ping(ctx context.Context) error {
 // The context must live as long as the reader it gives.
 //
 // The codes of errors, also of those while reading: CodeArtifactPurged for the
-// mark of a purge; CodeArtifactMissing when there is no such object, or reading
-// it is not allowed here or there; CodeArchiveDown when nobody answers;
+// mark of a purge; CodeArtifactMissing when there is no such object, or the URL
+// names none; CodeArtifactDenied when it lies where nothing may be read, or
+// whoever keeps it refuses it; CodeArchiveDown when nobody answers;
 // CodeArchiveError for trouble that may pass.
 func (r *Reader) Open(ctx context.Context, objectURL string) (io.ReadCloser, int64, error) {
 	scheme, _, _ := strings.Cut(objectURL, ":")
@@ -122,7 +123,7 @@ func (r *Reader) openS3(ctx context.Context, objectURL string) (io.ReadCloser, i
 	}
 	source, ok := r.source(bucket, key)
 	if !ok {
-		return nil, 0, missing(objectURL, errors.New("it lies in none of the sources that may be read; "+setting+" names them"))
+		return nil, 0, denied(objectURL, errors.New("it lies in none of the sources that may be read; "+setting+" names them"))
 	}
 	body, o, err := source.Store.Get(ctx, bucket, key)
 	if err != nil {
@@ -153,7 +154,7 @@ func (r *Reader) openFile(objectURL string) (io.ReadCloser, int64, error) {
 			return d.open(objectURL, rel)
 		}
 	}
-	return nil, 0, missing(objectURL, errors.New("it lies in none of the directories that may be read; "+setting+" names them as file:///PATH"))
+	return nil, 0, denied(objectURL, errors.New("it lies in none of the directories that may be read; "+setting+" names them as file:///PATH"))
 }
 
 // open opens a regular file. Anything else might be waited for without end.
@@ -179,12 +180,22 @@ func (d directory) open(objectURL, rel string) (io.ReadCloser, int64, error) {
 // fileFault is the error for a file that cannot be opened. Most of the reasons
 // stay; a few may pass.
 func fileFault(objectURL string, err error) error {
-	switch {
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM),
-		errors.Is(err, syscall.EIO), errors.Is(err, syscall.ESTALE), errors.Is(err, syscall.EINTR):
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		// What os.Root refuses has no errno: the path leads outside.
+		return denied(objectURL, err)
+	}
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EIO, syscall.ESTALE, syscall.EINTR:
 		return fault.New(schemas.CodeArchiveError, "object URL %q: %w", Redact(objectURL), err)
+	case syscall.EACCES, syscall.EPERM:
+		return denied(objectURL, err)
 	}
 	return missing(objectURL, err)
+}
+
+func denied(objectURL string, err error) error {
+	return fault.New(schemas.CodeArtifactDenied, "object URL %q: %w", Redact(objectURL), err)
 }
 
 func missing(objectURL string, err error) error {
@@ -211,12 +222,18 @@ func classify(err error) error {
 	case !ok: // a file's
 		return fault.New(schemas.CodeArchiveError, "reading an artifact: %w", err)
 	}
-	code := schemas.CodeArtifactMissing
-	switch e.Kind {
+	return fault.New(artifactCode(e.Kind), "artifact's object: %w", err)
+}
+
+func artifactCode(k Kind) schemas.Code {
+	switch k {
 	case Away:
-		code = schemas.CodeArchiveDown
+		return schemas.CodeArchiveDown
 	case Failing, Taken, Full:
-		code = schemas.CodeArchiveError
+		return schemas.CodeArchiveError
+	case Missing, NoBucket, BadKey:
+		return schemas.CodeArtifactMissing
+	default: // the endpoint refuses, or may not be spoken to
+		return schemas.CodeArtifactDenied
 	}
-	return fault.New(code, "artifact's object: %w", err)
 }

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -22,6 +23,9 @@ const DefaultRegion = "us-east-1"
 // tries is how often a request is sent before its failure is believed. Whoever
 // asked decides about further attempts.
 const tries = 3
+
+// answerTimeout bounds the question whether a server says anything at all.
+const answerTimeout = 5 * time.Second
 
 // Style says where requests name the bucket.
 type Style string
@@ -54,7 +58,7 @@ type Config struct {
 	Insecure bool
 	// Private allows an endpoint whose name leads to a loopback or private
 	// address. An address that is written into Endpoint needs no permission, and
-	// neither does the name localhost.
+	// neither do the name localhost and those below it.
 	Private bool
 	// Stall is how long a connection may go on without a byte (default 1 min).
 	Stall time.Duration
@@ -63,6 +67,7 @@ type Config struct {
 // Store is one S3-compatible endpoint. It is safe for concurrent use.
 type Store struct {
 	name      string // host and port
+	endpoint  string
 	client    minio.Core
 	transport *http.Transport
 }
@@ -87,6 +92,10 @@ func Open(cfg Config) (*Store, error) {
 	case StylePath:
 		lookup = minio.BucketLookupPath
 	case StyleVirtual:
+		if _, err := netip.ParseAddr(endpoint.Hostname()); err == nil {
+			return nil, fmt.Errorf("object storage: endpoint %q is an address, before which no bucket can be named; use a name, or style %q (EXHUME_S3_STYLE)",
+				cfg.Endpoint, StylePath)
+		}
 		lookup = minio.BucketLookupDNS
 	default:
 		return nil, fmt.Errorf("object storage: style %q: want %q or %q (EXHUME_S3_STYLE)", cfg.Style, StylePath, StyleVirtual)
@@ -95,7 +104,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{name: endpoint.Host, transport: &http.Transport{
+	s := &Store{name: endpoint.Host, endpoint: endpoint.Scheme + "://" + endpoint.Host, transport: &http.Transport{
 		DialContext:     newDialer(endpoint.Hostname(), cfg.Private, cfg.Stall).dial,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		// The default of two would make a group open its connections anew.
@@ -122,6 +131,23 @@ func Open(cfg Config) (*Store, error) {
 // Close closes the connections that nothing uses.
 func (s *Store) Close() { s.transport.CloseIdleConnections() }
 
+// answers says whether the server answers a question that costs it nothing, if
+// only with an error. It tells one request that hangs from a server that does.
+func (s *Store) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodHead, s.endpoint, nil)
+	if err != nil {
+		return false
+	}
+	answer, err := s.transport.RoundTrip(r)
+	if err != nil {
+		return false
+	}
+	_ = answer.Body.Close()
+	return true
+}
+
 func parseEndpoint(cfg Config) (*url.URL, error) {
 	u, err := url.Parse(cfg.Endpoint)
 	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Path != "" && u.Path != "/" {
@@ -140,7 +166,7 @@ func parseEndpoint(cfg Config) (*url.URL, error) {
 
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
+	return isLocalhost(host) || err == nil && addr.Unmap().IsLoopback()
 }
 
 // authorities are those whose certificates are trusted; nil means the system's.

@@ -10,7 +10,8 @@ import (
 )
 
 // admit judges what can be judged without the bytes, and gives the items whose
-// bytes are wanted. The error is the context's.
+// bytes are wanted. An error means that the destination is away or the context
+// has ended.
 func (r *run) admit(ctx context.Context, found map[string]schemas.Artifact, lookup float64) (wanted []int, err error) {
 	present := make([]int, 0, len(r.done))
 	for i := range r.done {
@@ -57,7 +58,7 @@ func (r *run) wants(ctx context.Context, i int) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist), err == nil && !same && r.overwrite == schemas.OverwriteIfDifferent:
 		return true, nil
 	case err != nil:
-		fail(d, err)
+		return false, judge(d, err)
 	case !same:
 		fail(d, fault.New(schemas.CodeDestinationExists, "output %q: other content stands there", d.Output))
 	case modified.Before(d.Published):

@@ -4,7 +4,9 @@
 package restore
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"io"
 	"path/filepath"
 	"runtime"
@@ -72,6 +74,7 @@ type Restorer struct {
 	// streamed. chunk is how many stored bytes of small ones are read at once.
 	small, chunk int64
 	threads      int
+	synced       func(time.Duration)
 }
 
 // Config bounds a restorer. The zero value works.
@@ -82,6 +85,9 @@ type Config struct {
 	// Threads is how many items of a group are decoded and written at a time
 	// (default: one for each processor).
 	Threads int
+	// Synced, if set, is told how long it took to make a group durable. It is
+	// called by several goroutines and must return at once.
+	Synced func(took time.Duration)
 }
 
 // New makes a restorer.
@@ -92,20 +98,26 @@ func New(source Source, decode Decode, newGroup NewGroup, cfg Config) *Restorer 
 	if cfg.Threads == 0 {
 		cfg.Threads = runtime.GOMAXPROCS(0)
 	}
+	if cfg.Synced == nil {
+		cfg.Synced = func(time.Duration) {}
+	}
 	memory := max(cfg.Memory, MinMemory)
 	return &Restorer{
 		source: source, decode: decode, newGroup: newGroup,
 		memory: semaphore.NewWeighted(memory), capacity: memory,
 		small: memory / 256, chunk: memory / 16,
-		threads: cfg.Threads,
+		threads: cfg.Threads, synced: cfg.Synced,
 	}
 }
 
 // Restore restores a group of items of one batch. The results stand in the
 // order of the requests; Attempts, Worker, FinishedAt and the durations Queue
 // and Total are left to the caller, who also decides whether a failed result is
-// final. An error means that the archive could not be read or the context
-// ended: then nothing was judged and nothing became visible.
+// final. An error means that the archive could not be read, that the destination
+// is away or that the context ended: then nothing was judged, and the whole group
+// is to be restored again. Nothing became visible either, unless the destination
+// went away while the group was committed: what was visible by then is found the
+// next time.
 //
 // The same content found under an output is unchanged when it is older than the
 // request. When it is younger, an earlier delivery of the request wrote it and
@@ -122,7 +134,9 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 	group, err := r.newGroup(s, len(items))
 	if err != nil {
 		for i := range done {
-			fail(&done[i], err)
+			if err := judge(&done[i], err); err != nil {
+				return nil, err
+			}
 		}
 		return done, nil
 	}
@@ -143,7 +157,12 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 		return nil, err
 	}
 	commit := time.Now()
-	group.Commit(func(slot int, err error) { fail(&done[slot], err) })
+	var away error
+	group.Commit(func(slot int, err error) { away = cmp.Or(away, judge(&done[slot], err)) })
+	if away != nil {
+		return nil, away
+	}
+	r.synced(time.Since(commit))
 	written := since(commit)
 	for _, i := range wanted {
 		done[i].Durations.Write += written
@@ -164,6 +183,17 @@ func withoutBytes(a schemas.Artifact) error {
 		return fault.New(schemas.CodeArtifactPurged, "tombstone %q: the artifact was purged, its bytes are gone", a.Tombstone)
 	}
 	return fault.New(schemas.CodeArtifactMissing, "tombstone %q: the archive does not hold the artifact's bytes", a.Tombstone)
+}
+
+// judge fails an item with err, unless it is no fault of the item: what the work
+// needs is away, or the context has ended. Then it gives err back, which ends the
+// group.
+func judge(d *schemas.Result, err error) error {
+	if fault.CodeOf(err).Class() == schemas.ClassBackendDown || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	fail(d, err)
+	return nil
 }
 
 func fail(d *schemas.Result, err error) {

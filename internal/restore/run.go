@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"io"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,7 @@ type run struct {
 }
 
 // write reads, decodes and stages the wanted items. An error means that the
-// archive could not be read.
+// archive could not be read or that the destination is away.
 func (r *run) write(ctx context.Context, wanted []int) error {
 	var chunk, large []int
 	var stored int64
@@ -83,8 +82,7 @@ func (r *run) writeSmall(ctx context.Context, chunk []int, stored int64) (grown 
 	}
 	return grown, r.each(ctx, fits, func(ctx context.Context, i int) error {
 		if blob, ok := blobs[r.artifacts[i].ID]; ok {
-			r.stageSmall(i, blob)
-			return nil
+			return r.stageSmall(i, blob)
 		}
 		return r.vanished(ctx, i)
 	})
@@ -126,7 +124,9 @@ func (r *run) readBlobs(ctx context.Context, chunk []int, stored int64) (blobs m
 	return blobs, tooLong, err
 }
 
-func (r *run) stageSmall(i int, blob []byte) {
+// stageSmall stages one item whose stored bytes are in memory. The error means
+// that the destination is away.
+func (r *run) stageSmall(i int, blob []byte) error {
 	d, a := &r.done[i], r.artifacts[i]
 	start := time.Now()
 	buf := buffers.Get().(*[]byte)
@@ -134,13 +134,13 @@ func (r *run) stageSmall(i int, blob []byte) {
 	content, err := r.decode(a, blob, (*buf)[:0])
 	if err != nil {
 		fail(d, err)
-		return
+		return nil
 	}
 	*buf = content
 	sum := sha256.Sum256(content)
 	if err := check(a, int64(len(content)), sum[:]); err != nil {
 		fail(d, err)
-		return
+		return nil
 	}
 	d.Durations.Decode = since(start)
 	start = time.Now()
@@ -148,10 +148,11 @@ func (r *run) stageSmall(i int, blob []byte) {
 		_, err := w.Write(content)
 		return err
 	})
-	if err != nil {
-		fail(d, err)
-	}
 	d.Durations.Write = since(start)
+	if err != nil {
+		return judge(d, err)
+	}
+	return nil
 }
 
 // windowCost is what streaming one artifact may hold: the decoder's window,
@@ -160,7 +161,8 @@ func (r *run) windowCost(a schemas.Artifact) int64 {
 	return min(min(max(a.Size, 0), 64<<20)+4<<20, r.capacity)
 }
 
-// writeLarge stages one item as a stream.
+// writeLarge stages one item as a stream. An error means that the archive or the
+// destination is away, or that the context has ended.
 func (r *run) writeLarge(ctx context.Context, i int) error {
 	d, a := &r.done[i], r.artifacts[i]
 	cost := r.windowCost(a)
@@ -176,17 +178,13 @@ func (r *run) writeLarge(ctx context.Context, i int) error {
 	})
 	d.Durations.Decode = float64(reading.Microseconds()) / 1000
 	d.Durations.Write = since(start) - d.Durations.Decode
-	switch code := fault.CodeOf(err); {
+	switch {
 	case err == nil:
 		return nil
-	case code == schemas.CodeArtifactMissing && a.URL == "":
+	case fault.Is(err, schemas.CodeArtifactMissing) && a.URL == "":
 		return r.vanished(ctx, i)
-	case code.Class() == schemas.ClassBackendDown,
-		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return err // no fault of the item: the archive is away or the context has ended
 	}
-	fail(d, err)
-	return nil
+	return judge(d, err)
 }
 
 // stream copies the content of an artifact to w and checks it.

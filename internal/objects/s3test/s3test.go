@@ -4,26 +4,22 @@
 package s3test
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
-	"golang.org/x/sys/unix"
+
+	"github.com/exhume/exhume/internal/proctest"
 )
 
 // The credentials of every server.
@@ -32,21 +28,19 @@ const (
 	SecretKey = "exhume-test-secret" //nolint:gosec // of servers that live as long as a test
 )
 
-// startTimeout bounds how long a server may take until it answers.
-const startTimeout = time.Minute
-
 // Server is one S3 server. Kill and Start let a test take it away for a while;
 // its data and its port stay the same.
 type Server struct {
-	dir, address string
-	program      string
-	client       *minio.Client
-
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	ended  chan struct{}
-	output bytes.Buffer
+	dir     string
+	port    int
+	program string
+	client  *minio.Client
+	process *proctest.Process
 }
+
+// domain is what stands behind the bucket in the host of a request that names it
+// there.
+const domain = "localhost"
 
 // shared is the server that tests running at the same time share.
 var shared struct {
@@ -91,30 +85,23 @@ func newServer(tb testing.TB) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &Server{dir: dir, address: freeAddress(tb), program: program(tb)}
-	s.client, err = minio.New(s.address, &minio.Options{
+	s := &Server{dir: dir, port: proctest.FreePort(tb), program: program(tb)}
+	s.process = proctest.New(s.command, s.ready)
+	s.client, err = minio.New(s.address(), &minio.Options{
 		Creds: credentials.NewStaticV4(AccessKey, SecretKey, ""), Region: "us-east-1", MaxRetries: 1,
 		BucketLookup: minio.BucketLookupPath, Transport: &http.Transport{DisableKeepAlives: true}, // no goroutines are left
 	})
 	if err == nil {
-		err = s.start()
+		err = os.Mkdir(s.data(), 0o755)
+	}
+	if err == nil {
+		err = s.process.Start()
 	}
 	if err != nil {
 		s.remove()
 		tb.Fatal(err)
 	}
 	return s
-}
-
-// freeAddress is a loopback address that nobody listens on.
-func freeAddress(tb testing.TB) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close() //nolint:errcheck // nobody connected
-	return l.Addr().String()
 }
 
 // program finds the server's program: that of the module's tools, or one in the
@@ -136,7 +123,11 @@ func program(tb testing.TB) string {
 }
 
 // Endpoint is the server's URL.
-func (s *Server) Endpoint() string { return "http://" + s.address }
+func (s *Server) Endpoint() string { return "http://" + s.address() }
+
+// VirtualEndpoint is the server's URL for requests that name the bucket before
+// the host: http://bucket.localhost:port. The system need not know such names.
+func (s *Server) VirtualEndpoint() string { return fmt.Sprintf("http://%s:%d", domain, s.port) }
 
 // Client is for what a test does behind the package's back.
 func (s *Server) Client() *minio.Client { return s.client }
@@ -154,91 +145,43 @@ func (s *Server) Bucket(tb testing.TB) string {
 // Start starts the server again after Kill.
 func (s *Server) Start(tb testing.TB) {
 	tb.Helper()
-	if err := s.start(); err != nil {
+	if err := s.process.Start(); err != nil {
 		tb.Fatal(err)
 	}
 }
 
-func (s *Server) start() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	data := filepath.Join(s.dir, "data")
-	if err := os.MkdirAll(data, 0o755); err != nil {
-		return err
-	}
-	cmd := exec.Command(s.program, "--port", s.address, "--access", AccessKey, "--secret", SecretKey,
-		"--region", "us-east-1", "--keep-alive", "--quiet", "posix", data)
+func (s *Server) address() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
+// data is where the server keeps its buckets.
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+func (s *Server) command() *exec.Cmd {
+	cmd := exec.Command(s.program, "--port", s.address(), "--access", AccessKey, "--secret", SecretKey,
+		"--region", "us-east-1", "--virtual-domain", domain, "--keep-alive", "--quiet", "posix", s.data())
 	cmd.Dir = s.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "TMPDIR=" + s.dir}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	s.output.Reset()
-	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	started, ended := make(chan error, 1), make(chan struct{})
-	go func() {
-		// The server dies with the thread that started it, which is to be as
-		// long as the tests run.
-		runtime.LockOSThread()
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
-		return err
-	}
-	s.cmd, s.ended = cmd, ended
-	return s.await()
+	return cmd
 }
 
-// await waits until the server answers.
-func (s *Server) await() error {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	for {
-		_, err := s.client.ListBuckets(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.ended:
-			return errors.New("versitygw ended: " + s.output.String())
-		case <-ctx.Done():
-			return fmt.Errorf("versitygw does not answer: %w", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+func (s *Server) ready(ctx context.Context) error {
+	_, err := s.client.ListBuckets(ctx)
+	return err
 }
 
 // Kill kills the server.
-func (s *Server) Kill() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Kill()
-	<-s.ended
-	s.cmd = nil
-}
+func (s *Server) Kill() { s.process.End(syscall.SIGKILL) }
 
 // Freeze stops the server from answering, without ending its connections, until
 // Thaw.
 func (s *Server) Freeze(tb testing.TB) {
 	tb.Helper()
-	err := s.cmd.Process.Signal(syscall.SIGSTOP)
-	if err == nil {
-		// It may answer until the system has stopped all of its threads.
-		err = unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
-	}
-	if err != nil {
+	if err := s.process.Freeze(); err != nil {
 		tb.Fatal(err)
 	}
 }
 
 // Thaw ends Freeze.
-func (s *Server) Thaw() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Thaw() { s.process.Thaw() }
 
 func (s *Server) remove() {
 	s.Kill()

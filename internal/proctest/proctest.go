@@ -1,0 +1,192 @@
+// Package proctest runs the programs of other servers for tests: it starts them,
+// waits until they answer, ends them and makes them stand still. What they are
+// called with, and how they are asked, is for the packages above it to know.
+package proctest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// startTimeout bounds how long a program may take until it answers.
+const startTimeout = 2 * time.Minute
+
+// Process is a program that tests start and end, again and again. It dies with
+// the tests, however they end. It is safe for concurrent use.
+type Process struct {
+	command func() *exec.Cmd
+	ready   func(context.Context) error
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd     // nil while it does not run
+	ended  chan struct{} // closed when it has
+	output log
+}
+
+// New makes a process that runs what command gives, which is asked for each
+// start; ready says whether the program answers.
+func New(command func() *exec.Cmd, ready func(context.Context) error) *Process {
+	return &Process{command: command, ready: ready}
+}
+
+// Start starts the program, unless it runs, and waits until it answers. Where it
+// does not, the error holds what it printed.
+func (p *Process) Start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.runs() {
+		return nil
+	}
+	p.output.reset()
+	cmd := p.command()
+	cmd.Stdout, cmd.Stderr = &p.output, &p.output
+	DieWithParent(cmd)
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		// The program dies with the thread that started it, which is to be as
+		// long as the tests run.
+		runtime.LockOSThread()
+		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	p.cmd, p.ended = cmd, ended
+	return p.await()
+}
+
+// await waits until the program answers.
+func (p *Process) await() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	for {
+		err := p.ready(ctx)
+		if err == nil && p.runs() { // and nobody else answered at its port
+			return nil
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("%s ended: %s", p.cmd.Path, p.output.text())
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not answer: %w\n%s", p.cmd.Path, err, p.output.text())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// runs says whether the program was started and has not ended.
+func (p *Process) runs() bool {
+	if p.cmd == nil {
+		return false
+	}
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// End sends the program a signal that ends it, and waits until it has ended. A
+// program that does not run stays as it is.
+func (p *Process) End(signal syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return
+	}
+	_ = p.cmd.Process.Signal(signal)
+	<-p.ended
+	p.cmd = nil
+}
+
+// Freeze stops the program, without ending its connections, until Thaw. When it
+// returns, none of the program's threads runs any more; processes that the
+// program has started itself go on.
+func (p *Process) Freeze() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.runs() {
+		return errors.New("it does not run")
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	// The signal only asks for it: the threads run until each has seen it.
+	for {
+		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// Thaw ends Freeze.
+func (p *Process) Thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.runs() {
+		_ = p.cmd.Process.Signal(syscall.SIGCONT)
+	}
+}
+
+// DieWithParent has the system kill a program when the thread that starts it
+// ends, which must not be before the program is done with.
+func DieWithParent(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+}
+
+// FreePort is a loopback port that nobody listens on.
+func FreePort(tb testing.TB) int {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // nobody connected
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// log is what a program printed.
+type log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *log) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *log) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Reset()
+}
