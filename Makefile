@@ -40,13 +40,24 @@ build: ## build the static binary bin/exhume
 demo: ## pack, restore and compare the project's own sources
 	$(GO) run ./cmd/exhume demo
 
+# Files that every machine with Go has.
+BENCH_FILES = $$($(GO) env GOROOT):$$($(GO) env GOMODCACHE)
+
 .PHONY: bench
-bench: ## measure the batch on 20,000 real files: items/s, MB/s, peak memory
-	$(GO) test ./integration -run '^$$' -bench 'BenchmarkBatch|BenchmarkRaw' -benchtime 5x
+bench: build ## measure a batch of 20,000 real files beside the bare work: items/s, ratio, stages, memory
+	bin/exhume bench --files "$(BENCH_FILES)" --runs 5
+
+.PHONY: bench-fleet
+bench-fleet: build test-deps ## the same on PostgreSQL with processes of their own, and queue and ledger alone
+	$(GO) test ./integration -run '^$$' -bench BenchmarkFleet -benchtime 1x
 
 .PHONY: bench-scaling
 bench-scaling: test-deps ## measure 1, 2, 4 and 8 worker processes on an archive that is slow to answer
 	$(GO) test ./integration -run '^$$' -bench BenchmarkScaling -benchtime 1x
+
+.PHONY: bench-peers
+bench-peers: build ## measure River and asynq in turn with exhume (needs PostgreSQL and redis-server)
+	cd integration/peers && $(GO) run . -exhume $(abspath bin/exhume)
 
 .PHONY: bench-all
 bench-all: ## run every benchmark of every package

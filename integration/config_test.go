@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"path/filepath"
 	"testing"
 
 	"github.com/exhume/exhume/internal/app"
@@ -11,11 +10,7 @@ import (
 // whatever the environment says.
 func testConfig(tb testing.TB, dir string) *app.Config {
 	tb.Helper()
-	cfg, err := app.LoadConfig(app.LoadOptions{Dir: dir, Environ: []string{}, Flags: map[string]string{
-		"backend.url":         "sqlite:///" + filepath.Join(dir, "archive.sqlite"),
-		"exhume.state_dir":    filepath.Join(dir, ".exhume"),
-		"exhume.evidence_dir": filepath.Join(dir, ".codex", "evidence"),
-	}})
+	cfg, err := app.LocalConfig(dir, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -30,10 +30,8 @@ type cleanUp struct{ m *testing.M }
 func (c cleanUp) Run() int {
 	code := c.m.Run()
 	dbtest.Stop()
-	for _, dir := range []string{bench.dir, filepath.Dir(binaryPath)} {
-		if dir != "" && dir != "." {
-			_ = os.RemoveAll(dir)
-		}
+	if binaryPath != "" {
+		_ = os.RemoveAll(filepath.Dir(binaryPath))
 	}
 	return code
 }

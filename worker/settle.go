@@ -74,11 +74,12 @@ func (w *Worker) settle(ctx, stop context.Context, batch string, msgs []Message,
 		w.stop(d.sick)
 	}
 	if len(d.final) > 0 {
+		start := time.Now()
 		group := schemas.ResultGroup{Batch: batch, Worker: w.cfg.Name, Results: d.final}
 		if err := w.insist(ctx, stop, "store results", func() error { return w.queue.PublishResults(ctx, group) }); err != nil {
 			return err
 		}
-		w.cfg.Observer.Settled(d.final)
+		w.cfg.Observer.Settled(d.final, time.Since(start))
 	}
 	later, err := w.tryAgain(ctx, stop, d)
 	if err != nil {

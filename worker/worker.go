@@ -70,8 +70,8 @@ type Restorer interface {
 type Observer interface {
 	// InHand: so many items were taken, or, below zero, have left.
 	InHand(delta int)
-	// Settled: these results are final and stored.
-	Settled(results []schemas.Result)
+	// Settled: these results are final, and storing them took so long.
+	Settled(results []schemas.Result, took time.Duration)
 	// Retried: an attempt failed with the code and will be repeated.
 	Retried(code schemas.Code)
 	// Breaker: the breaker in front of the archive is closed, half-open or open.
@@ -81,10 +81,10 @@ type Observer interface {
 // unobserved is an Observer that does not look.
 type unobserved struct{}
 
-func (unobserved) InHand(int)               {}
-func (unobserved) Settled([]schemas.Result) {}
-func (unobserved) Retried(schemas.Code)     {}
-func (unobserved) Breaker(string)           {}
+func (unobserved) InHand(int)                              {}
+func (unobserved) Settled([]schemas.Result, time.Duration) {}
+func (unobserved) Retried(schemas.Code)                    {}
+func (unobserved) Breaker(string)                          {}
 
 // Config says how a worker works. The zero value of each field but Name works.
 type Config struct {

@@ -84,7 +84,7 @@ full), 6 not found, 7 refused, 130 interrupted.`,
 	root.AddCommand(
 		c.demoCommand(), c.batchRestoreCommand(), c.restoreCommand(),
 		c.storeCommand(), c.listCommand(), c.showCommand(),
-		c.upCommand(), c.submitCommand(), c.workerCommand(), c.collectorCommand(), c.doctorCommand(), c.migrateCommand(), c.probeCommand(),
+		c.upCommand(), c.submitCommand(), c.workerCommand(), c.collectorCommand(), c.doctorCommand(), c.migrateCommand(), c.probeCommand(), c.benchCommand(),
 		c.batchCommand(), c.healthCheckCommand(), c.configShowCommand(), c.errorsCommand(), c.schemaCommand(), c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

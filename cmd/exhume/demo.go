@@ -70,12 +70,7 @@ func (c *cli) demo(cmd *cobra.Command, dir string) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := app.LoadConfig(app.LoadOptions{Flags: map[string]string{
-		"backend.backend":     archive.SQLite,
-		"backend.url":         "sqlite:///" + filepath.Join(tmp, "archive.sqlite"),
-		"exhume.state_dir":    filepath.Join(tmp, ".exhume"),
-		"exhume.evidence_dir": filepath.Join(tmp, ".codex", "evidence"),
-	}})
+	cfg, err := app.LocalConfig(tmp, nil)
 	if err != nil {
 		return err
 	}

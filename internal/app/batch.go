@@ -15,8 +15,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/exhume/exhume/internal/archive"
+	"github.com/exhume/exhume/internal/console"
 	"github.com/exhume/exhume/producer"
 	"github.com/exhume/exhume/schemas"
+	"github.com/exhume/exhume/worker"
 )
 
 // BatchOptions say which manifest is restored, and how.
@@ -45,6 +47,17 @@ type BatchOptions struct {
 	Rejected func(producer.Reject)
 	// Progress is told how the work goes on.
 	Progress Progress
+	// Trial is for measurements.
+	Trial Trial
+}
+
+// Trial changes an embedded fleet for the sake of a measurement. The zero value
+// changes nothing.
+type Trial struct {
+	// Restorer, if set, stands in for archive and destination.
+	Restorer worker.Restorer
+	// Metrics, if set, are counted in.
+	Metrics *console.Metrics
 }
 
 // Progress is told how a batch goes on. Its methods are called from several
@@ -105,7 +118,7 @@ func BatchRestore(ctx context.Context, cfg *Config, o BatchOptions, log zerolog.
 		return out, err
 	}
 	defer done()
-	f, err := openFleet(ctx, cfg, fleetOptions{waiting: o.Progress.Waiting, acceptEvidence: o.AcceptEvidence}, log)
+	f, err := openFleet(ctx, cfg, fleetOptions{waiting: o.Progress.Waiting, acceptEvidence: o.AcceptEvidence, trial: o.Trial}, log)
 	if err != nil {
 		return out, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -82,6 +83,19 @@ func LoadConfig(o LoadOptions) (*Config, error) {
 		return nil, errors.Join(l.problems...)
 	}
 	return &l.Config, nil
+}
+
+// LocalConfig is a configuration of its own below dir, with an archive.sqlite
+// there, whatever files and environment say otherwise: for what must not touch
+// anything that is there already. Changes are settings: key → text.
+func LocalConfig(dir string, changes map[string]string) (*Config, error) {
+	flags := map[string]string{
+		"backend.url":         "sqlite:///" + filepath.Join(dir, "archive.sqlite"),
+		"exhume.state_dir":    filepath.Join(dir, ".exhume"),
+		"exhume.evidence_dir": filepath.Join(dir, ".codex", "evidence"),
+	}
+	maps.Copy(flags, changes)
+	return LoadConfig(LoadOptions{Environ: []string{}, Dir: dir, Flags: flags})
 }
 
 func (l *configLoad) problem(format string, args ...any) {

@@ -45,11 +45,15 @@ type fleetOptions struct {
 	listen string
 	// drain bounds how long the worker finishes what it has in hand; 0 does not.
 	drain time.Duration
+	trial Trial
 }
 
 // openFleet opens an embedded fleet on the configured archive.
 func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Logger) (_ *fleet, err error) {
 	f := &fleet{process: newProcess(cfg, log)}
+	if o.trial.Metrics != nil {
+		f.metrics = o.trial.Metrics
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
@@ -75,7 +79,7 @@ func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Log
 	if err := f.embed(ctx, listen); err != nil {
 		return nil, errors.Join(err, from.Close())
 	}
-	if f.restoring, err = f.openRestoring(from, func(c *worker.Config) { c.DrainTimeout = o.drain }); err != nil {
+	if f.restoring, err = f.openRestoring(from, o.trial.Restorer, func(c *worker.Config) { c.DrainTimeout = o.drain }); err != nil {
 		return nil, err
 	}
 	l, err := ledger.OpenWith(ctx, LedgerURL(cfg), ledger.Options{Migrate: true})
@@ -146,8 +150,8 @@ func EvidencePath(cfg *Config) string {
 
 func ledgerPath(cfg *Config) string { return filepath.Join(cfg.Exhume.StateDir, "ledger.sqlite") }
 
-func restoreConfig(cfg *Config) restore.Config {
-	c := restore.Config{Memory: cfg.Exhume.Memory.Bytes(), Threads: processors}
+func restoreConfig(cfg *Config, synced func(time.Duration)) restore.Config {
+	c := restore.Config{Memory: cfg.Exhume.Memory.Bytes(), Threads: processors, Synced: synced}
 	if cfg.Batch.Concurrent == 1 {
 		c.Threads = 1 // the switch back to one item after the other
 	}

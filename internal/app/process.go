@@ -71,11 +71,15 @@ type restoring struct {
 }
 
 // openRestoring opens the worker's role on an archive that is open, which it
-// closes in the end. Change may change the worker's configuration.
-func (p *process) openRestoring(from *source, change func(*worker.Config)) (*restoring, error) {
+// closes in the end. A substitute, unless it is nil, stands in for archive and
+// destination. Change may change the worker's configuration.
+func (p *process) openRestoring(from *source, substitute worker.Restorer, change func(*worker.Config)) (*restoring, error) {
 	r := &restoring{source: from, targets: newTargets(p.cfg)}
 	p.first = append(p.first, r.targets.close, from.Close)
-	restorer := restore.New(from, archive.Decode, r.targets.group, restoreConfig(p.cfg))
+	var restorer worker.Restorer = restore.New(from, archive.Decode, r.targets.group, restoreConfig(p.cfg, p.metrics.Synced))
+	if substitute != nil {
+		restorer = substitute
+	}
 	c := workerConfig(p.cfg, from.Ping)
 	c.Observer = p.metrics
 	change(&c)

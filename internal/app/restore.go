@@ -48,7 +48,7 @@ func Restore(ctx context.Context, cfg *Config, o RestoreOptions) (r schemas.Resu
 	targets := newTargets(cfg)
 	defer func() { err = errors.Join(err, targets.close()) }()
 
-	restorer := restore.New(from, archive.Decode, targets.group, restoreConfig(cfg))
+	restorer := restore.New(from, archive.Decode, targets.group, restoreConfig(cfg, nil))
 	settings := schemas.Settings{Root: root, Overwrite: cfg.Exhume.Overwrite, Mode: cfg.Exhume.Mode.Bits()}
 	request := schemas.Request{Tombstone: o.Tombstone, Output: output, Actor: o.Actor, Published: time.Now()}
 	if r, err = attempt(ctx, restorer, retryPolicy(cfg), settings, request); err != nil {

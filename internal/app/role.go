@@ -48,7 +48,7 @@ func RunWorker(ctx context.Context, cfg *Config, o RoleOptions, log zerolog.Logg
 	if err != nil {
 		return err
 	}
-	r, err := p.openRestoring(from, func(c *worker.Config) {
+	r, err := p.openRestoring(from, nil, func(c *worker.Config) {
 		c.DrainTimeout = time.Duration(cfg.Exhume.DrainTimeout)
 		if cfg.Exhume.WorkerName == "" {
 			c.Name = processWorkerName()

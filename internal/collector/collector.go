@@ -35,8 +35,8 @@ type Queue interface {
 
 // Observer is told what a collector does. Its methods must return at once.
 type Observer interface {
-	// Recorded: these results are in ledger and evidence.
-	Recorded(results []schemas.Result)
+	// Recorded: these results are in ledger and evidence, which took so long.
+	Recorded(results []schemas.Result, took time.Duration)
 	// Ended: a batch ended in this state.
 	Ended(s schemas.State)
 }
@@ -115,7 +115,7 @@ func (c *Collector) Drain(ctx context.Context) error {
 // acknowledgement; each step can be repeated. While the archive cannot be
 // written it tries again until the context ends.
 func (c *Collector) collect(ctx context.Context, g gathered) error {
-	work := context.WithoutCancel(ctx)
+	work, start := context.WithoutCancel(ctx), time.Now()
 	var touched []schemas.Summary
 	if len(g.results) > 0 {
 		err := c.whileAway(ctx, func() (err error) {
@@ -131,7 +131,7 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 		c.Changed(s)
 	}
 	if c.Observer != nil {
-		c.Observer.Recorded(g.results)
+		c.Observer.Recorded(g.results, time.Since(start))
 	}
 	if err := c.note(ctx, touched, g.results); err != nil {
 		return err

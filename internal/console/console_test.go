@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -81,10 +82,11 @@ func TestMetrics(t *testing.T) {
 	m.Settled([]schemas.Result{
 		{Outcome: schemas.OutcomeRestored, Size: 10, Durations: schemas.Durations{Write: 30}},
 		{Outcome: schemas.OutcomeFailed, Size: 7, Code: schemas.CodeTooLarge},
-	})
+	}, time.Second)
+	m.Synced(time.Second)
 	m.Retried(schemas.CodeArchiveBusy)
 	m.Breaker("open")
-	m.Recorded([]schemas.Result{{Outcome: schemas.OutcomeRestored}})
+	m.Recorded([]schemas.Result{{Outcome: schemas.OutcomeRestored}}, time.Second)
 	m.Ended(schemas.StatePartial)
 	m.Gauge("exhume_test", "A test.", func() float64 { return 42 })
 	_, body := get(t, at+"/metrics")
@@ -96,6 +98,9 @@ func TestMetrics(t *testing.T) {
 		`exhume_worker_failed_attempts_total{code="archive_busy"} 1`,
 		`exhume_worker_stage_seconds_bucket{stage="write",le="0.05"} 2`,
 		`exhume_worker_stage_seconds_bucket{stage="write",le="0.025"} 1`,
+		`exhume_group_seconds_count{stage="sync"} 1`,
+		`exhume_group_seconds_count{stage="settle"} 1`,
+		`exhume_group_seconds_sum{stage="record"} 1`,
 		`exhume_worker_breaker_state{state="open"} 1`,
 		`exhume_worker_breaker_state{state="closed"} 0`,
 		`exhume_collector_recorded_total{code="",outcome="restored"} 1`,

@@ -1,8 +1,11 @@
 package console
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/exhume/exhume/schemas"
 )
@@ -16,6 +19,7 @@ type Metrics struct {
 	bytes    prometheus.Counter
 	attempts *prometheus.CounterVec
 	stages   map[string]prometheus.Observer
+	groups   map[string]prometheus.Observer
 	inHand   prometheus.Gauge
 	breaker  *prometheus.GaugeVec
 	recorded *prometheus.CounterVec
@@ -25,6 +29,10 @@ type Metrics struct {
 // stageBuckets are seconds: a group of small files takes tens of milliseconds, a
 // large artifact minutes, a queue hours.
 var stageBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200}
+
+// groupBuckets are seconds, each half as long again as the one before, because
+// there are few groups and much is to be learned from them.
+var groupBuckets = prometheus.ExponentialBuckets(.00025, 1.5, 32)
 
 // NewMetrics makes the metrics of a process.
 func NewMetrics() *Metrics {
@@ -51,7 +59,7 @@ func NewMetrics() *Metrics {
 		batches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "exhume_collector_batches_ended_total", Help: "Batches that ended, by state.",
 		}, []string{"state"}),
-		stages: map[string]prometheus.Observer{},
+		stages: map[string]prometheus.Observer{}, groups: map[string]prometheus.Observer{},
 	}
 	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "exhume_worker_stage_seconds", Help: "Where an item's time went; work that a group shares counts in full for each item.", Buckets: stageBuckets,
@@ -59,11 +67,20 @@ func NewMetrics() *Metrics {
 	for _, stage := range []string{"queue", "read", "decode", "write", "total"} {
 		m.stages[stage] = stages.WithLabelValues(stage)
 	}
-	m.registry.MustRegister(m.results, m.bytes, m.attempts, stages, m.inHand, m.breaker, m.recorded, m.batches,
+	groups := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "exhume_group_seconds", Help: "What a group of items took: to become durable, to have its results stored, to be recorded.", Buckets: groupBuckets,
+	}, []string{"stage"})
+	for _, stage := range []string{"sync", "settle", "record"} {
+		m.groups[stage] = groups.WithLabelValues(stage)
+	}
+	m.registry.MustRegister(m.results, m.bytes, m.attempts, stages, groups, m.inHand, m.breaker, m.recorded, m.batches,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Breaker("closed")
 	return m
 }
+
+// Gather gives all metrics as they are now.
+func (m *Metrics) Gather() ([]*dto.MetricFamily, error) { return m.registry.Gather() }
 
 // Gauge adds a figure that is asked for whenever metrics are read. It must
 // answer soon.
@@ -74,8 +91,12 @@ func (m *Metrics) Gauge(name, help string, read func() float64) {
 // InHand counts items that a worker takes, or, below zero, gives away.
 func (m *Metrics) InHand(delta int) { m.inHand.Add(float64(delta)) }
 
-// Settled counts final results of a worker.
-func (m *Metrics) Settled(results []schemas.Result) {
+// Synced counts a group whose files became durable in that time.
+func (m *Metrics) Synced(took time.Duration) { m.groups["sync"].Observe(took.Seconds()) }
+
+// Settled counts final results of a worker, which were stored in that time.
+func (m *Metrics) Settled(results []schemas.Result, took time.Duration) {
+	m.groups["settle"].Observe(took.Seconds())
 	for i := range results {
 		r := &results[i]
 		m.results.WithLabelValues(string(r.Outcome), string(r.Code)).Inc()
@@ -106,8 +127,9 @@ func (m *Metrics) Breaker(state string) {
 	}
 }
 
-// Recorded counts results that a collector recorded.
-func (m *Metrics) Recorded(results []schemas.Result) {
+// Recorded counts results that a collector recorded in that time.
+func (m *Metrics) Recorded(results []schemas.Result, took time.Duration) {
+	m.groups["record"].Observe(took.Seconds())
 	for i := range results {
 		m.recorded.WithLabelValues(string(results[i].Outcome), string(results[i].Code)).Inc()
 	}
