@@ -21,16 +21,17 @@ check: format-check vet lint test build ## all that must be green: format, vet, 
 # The databases that the tests start themselves. Root or sudo installs them.
 .PHONY: test-deps
 test-deps: $(S3SERVER) ## install what the tests need besides Go, where it is missing (Debian packages, an S3 server)
-	@if ! { ls /usr/lib/postgresql/*/bin/postgres && test -x /usr/sbin/mariadbd && test -x /usr/bin/mariadb-install-db; } >/dev/null 2>&1; then \
+	@if ! { ls /usr/lib/postgresql/*/bin/postgres && test -x /usr/sbin/mariadbd && test -x /usr/bin/mariadb-install-db && test -x /usr/bin/redis-server; } >/dev/null 2>&1; then \
 		sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
 		$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -qy --no-install-recommends \
-			postgresql mariadb-server-core mariadb-client-core; \
+			postgresql mariadb-server-core mariadb-client-core redis-server; \
 	fi
 
 .PHONY: test
 test: test-deps ## run all tests, with the race detector (those of the whole, which load the disk, last and alone)
 	$(GO) test -race -timeout 10m ./cmd/... ./internal/... ./producer/... ./schemas/... ./worker/...
 	$(GO) test -race -timeout 20m ./integration/...
+	cd integration/peers && $(GO) test -race ./...
 
 .PHONY: build
 build: ## build the static binary bin/exhume
@@ -56,7 +57,7 @@ bench-scaling: test-deps ## measure 1, 2, 4 and 8 worker processes on an archive
 	$(GO) test ./integration -run '^$$' -bench BenchmarkScaling -benchtime 1x
 
 .PHONY: bench-peers
-bench-peers: build ## measure River and asynq in turn with exhume (needs PostgreSQL and redis-server)
+bench-peers: build test-deps ## measure River and asynq in turn with exhume
 	cd integration/peers && $(GO) run . -exhume $(abspath bin/exhume)
 
 .PHONY: bench-all
@@ -89,10 +90,12 @@ format-check:
 .PHONY: vet
 vet: ## run go vet
 	$(GO) vet ./...
+	cd integration/peers && $(GO) vet ./...
 
 .PHONY: lint
 lint: $(LINT) ## run the linters, which also guard the floors of the house
 	$(LINT) run ./...
+	cd integration/peers && $(abspath $(LINT)) run -c ../../.golangci.yml ./...
 
 $(S3SERVER):
 	@mkdir -p $(TOOLS)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -57,7 +58,7 @@ func (w *world) embedded(ctx context.Context) (m Measured, err error) {
 		return m, err
 	}
 	items, err := itemStages(ctx, cfg, []string{b.ID})
-	m.Stages = append(items, groupStages(families)...)
+	m.Stages = slices.Concat(items, groupStages(families))
 	return m, err
 }
 
@@ -131,7 +132,7 @@ func (w *world) fleet(ctx context.Context) (m Measured, err error) {
 	m.Processes = append(m.Processes, Process{"broker and producer", own})
 	m.CPU = float64(cpu.Microseconds()) / float64(w.Items)
 	items, err := itemStages(ctx, f.cfg, batches)
-	m.Stages = append(items, groupStages(families)...)
+	m.Stages = slices.Concat(items, groupStages(families))
 	return m, err
 }
 
