@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	driver "modernc.org/sqlite" // registers itself as "sqlite"
+	lib "modernc.org/sqlite/lib"
 )
 
 // sqlite is a ledger in a SQLite file.
@@ -37,7 +39,7 @@ func openSQLite(ctx context.Context, path string) (_ *sqlite, err error) {
 			_ = s.close()
 		}
 	}()
-	state, err := sqliteSchema(ctx, s.w) // the writer, which makes a new file a database
+	state, err := s.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +56,27 @@ func openSQLite(ctx context.Context, path string) (_ *sqlite, err error) {
 	}
 	s.insertOne, err = s.w.PrepareContext(ctx, insertSQL(1))
 	return s, err
+}
+
+// beginTimeout bounds how long others may be making the same new file.
+const beginTimeout = 10 * time.Second
+
+// begin reads the schema with the writer's connection, which makes a new file a
+// database. Of several processes that do so at once SQLite refuses some without
+// waiting, whatever its time limit is.
+func (s *sqlite) begin(ctx context.Context) (schemaState, error) {
+	for end := time.Now().Add(beginTimeout); ; {
+		state, err := sqliteSchema(ctx, s.w)
+		busy, ok := errors.AsType[*driver.Error](err)
+		if !ok || busy.Code()&0xff != lib.SQLITE_BUSY || time.Now().After(end) {
+			return state, err
+		}
+		select {
+		case <-ctx.Done():
+			return state, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // openSQLiteReader opens the file for questions only.
