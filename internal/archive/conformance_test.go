@@ -710,6 +710,22 @@ func TestRestored(t *testing.T) {
 				t.Errorf("%s: restored_at %v", item.Path, d.RestoredAt)
 			}
 		}
+		// Of several events that are new the last sets the time, in whatever order
+		// they come, and however many others come with them.
+		var more []RestoreEvent
+		for i, item := range items {
+			for day := range 3 {
+				more = append(more, RestoreEvent{ID: id("d", 3*i+day), Item: item.ID, Actor: "ops", At: at.AddDate(1, 0, (day+i)%3)})
+			}
+		}
+		if err := w.Restored(t.Context(), more); err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			if d, err := r.Show(t.Context(), item.Tombstone); err != nil || d.RestoredAt == nil || *d.RestoredAt != "2028-01-04T03:04:05Z" {
+				t.Fatalf("%s: %+v, %v", item.Path, d, err)
+			}
+		}
 		if err := w.Restored(t.Context(), nil); err != nil {
 			t.Error(err)
 		}

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	_ "embed"
@@ -122,37 +121,5 @@ func (w *sqliteWriter) store(ctx context.Context, f func(storing) error) error {
 			return err
 		}
 		return f(s)
-	})
-}
-
-func (w *sqliteWriter) restored(ctx context.Context, events []RestoreEvent) error {
-	return w.inTx(ctx, func(tx *sql.Tx) error {
-		event, err := tx.PrepareContext(ctx, `INSERT INTO event (id, item_id, action, actor, context, created_at)
-			VALUES (?, ?, 'RESTORE', ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = event.Close() }()
-		item, err := tx.PrepareContext(ctx, `UPDATE item SET restored_at = ? WHERE id = ?`)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = item.Close() }()
-		for _, e := range events {
-			at := stamp(e.At)
-			result, err := event.ExecContext(ctx, e.ID, e.Item, e.Actor, cmp.Or(e.Context, "{}"), at)
-			if err != nil {
-				return err
-			}
-			if n, err := result.RowsAffected(); err != nil {
-				return err
-			} else if n == 0 {
-				continue
-			}
-			if _, err := item.ExecContext(ctx, at, e.Item); err != nil {
-				return err
-			}
-		}
-		return nil
 	})
 }
