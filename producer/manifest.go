@@ -34,8 +34,9 @@ type ManifestOptions struct {
 // list "items", JSON lines, or CSV with a header; each in UTF-8 and possibly
 // compressed with gzip. The format is recognised by content, never by name.
 //
-// A manifest is read as a stream, as often as asked for; memory does not grow
-// with its rows except for one bit each. Check comes first and from one
+// A manifest is read as a stream, as often as asked for, unless it is so small
+// that its rows are kept; memory does not grow with its rows except for one bit
+// each. Check comes first and from one
 // goroutine; after it, Items may run from several at once.
 type Manifest struct {
 	name string // as given
@@ -48,6 +49,7 @@ type Manifest struct {
 	size     int64
 	result   Check
 	rejected rowSet
+	kept     kept
 }
 
 // OpenManifest opens the manifest at path. "-" reads stdin to its end into a

@@ -47,7 +47,7 @@ func writeBulk(to io.Writer, format string, n int) error {
 
 // TestManifestMemory reads a manifest far larger than what may stay in memory.
 func TestManifestMemory(t *testing.T) {
-	const rows, most = 250_000, 16 << 20
+	const rows, most = 250_000, 32 << 20
 	r, w := io.Pipe()
 	go func() {
 		err := writeBulk(w, "csv", rows)

@@ -35,7 +35,7 @@ const progressRows = 10_000
 // (broken JSON, a row beyond 1 MiB) or holds no row at all; the counts are then
 // those up to there.
 func (m *Manifest) Check(ctx context.Context, report func(Reject)) (Check, error) {
-	m.checked, m.rejected = false, rowSet{}
+	m.checked, m.rejected, m.kept = false, rowSet{}, kept{}
 	info, err := m.file.Stat()
 	if err != nil {
 		return Check{}, fmt.Errorf("check manifest: %w", err)
@@ -62,6 +62,7 @@ func (m *Manifest) Check(ctx context.Context, report func(Reject)) (Check, error
 			reject(rec.place, err.Error())
 			return nil
 		}
+		m.kept.add(rec.row, req)
 		return outputs.add(rec.place, req.Output)
 	})
 	if err == nil {
@@ -103,11 +104,14 @@ func (m *Manifest) Items(ctx context.Context) iter.Seq2[schemas.Request, error] 
 	}
 }
 
-// again reads the valid rows a second time and makes sure that they are the
-// ones that were checked.
+// again goes through the valid rows a second time. Where it has to read them, it
+// makes sure that they are the ones that were checked.
 func (m *Manifest) again(ctx context.Context, visit func(schemas.Request) error) error {
 	if !m.checked {
 		return fmt.Errorf("manifest %s: it was not checked successfully before reading its items", m.title())
+	}
+	if m.kept.all() {
+		return m.kept.visit(ctx, &m.rejected, visit)
 	}
 	changed := fmt.Errorf("manifest %s: %w", m.title(), ErrManifestChanged)
 	info, err := m.file.Stat()

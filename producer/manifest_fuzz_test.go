@@ -1,9 +1,12 @@
 package producer
 
 import (
+	"encoding/json"
+	"maps"
 	"path"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -43,6 +46,41 @@ func FuzzManifest(f *testing.F) {
 				t.Fatalf("item %d: %+v", i, item)
 			}
 			seen[o] = true
+		}
+	})
+}
+
+// Both ways to split an object give the same.
+func FuzzObject(f *testing.F) {
+	for _, row := range []string{
+		`{"tombstone":"a","output":"b","actor":null}`, `{"a":1,"a":2,"tombstone":"x","tombstone":"\u0041"}`, `{"a":{"b":[1,{}]},"c":[]}`,
+		`{"\ud83d\ude00":"\n", "x" : -1e5 }`, `{"a":"\ud800"}`, `{} {}`, `{"a":1,}`, `{"Tombstone":"a"}`,
+	} {
+		f.Add(row)
+	}
+	f.Fuzz(func(t *testing.T, row string) {
+		if !utf8.ValidString(row) || !strings.HasPrefix(row, "{") {
+			return
+		}
+		want := map[string]json.RawMessage{}
+		werr := json.Unmarshal([]byte(row), &want)
+		var d objectDecoder
+		err := d.split([]byte(row))
+		if (err == nil) != (werr == nil) {
+			t.Fatalf("got %v, want %v", err, werr)
+		}
+		if err != nil {
+			return
+		}
+		got := map[string]json.RawMessage{}
+		maps.Copy(got, d.fields)
+		for name, value := range map[string]json.RawMessage{"tombstone": d.tombstone, "output": d.output, "actor": d.actor} {
+			if value != nil {
+				got[name] = value
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

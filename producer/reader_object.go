@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // record is one row as it was read, before anything is known to be right.
@@ -40,7 +43,13 @@ func (r *record) label(name, value string) {
 
 // objectDecoder turns JSON objects into records. Keys are exact: case matters,
 // and of a key that stands twice the last one counts.
-type objectDecoder struct{ fields map[string]json.RawMessage }
+type objectDecoder struct {
+	tokens jsontext.Decoder
+	row    bytes.Reader
+	// fields are the values by key; those that every row has stand apart.
+	tombstone, output, actor json.RawMessage
+	fields                   map[string]json.RawMessage
+}
 
 // decode fills rec from one row, which is not empty and has no blanks around it.
 func (d *objectDecoder) decode(row []byte, rec *record) error {
@@ -53,31 +62,90 @@ func (d *objectDecoder) decode(row []byte, rec *record) error {
 		}
 		return fmt.Errorf("the row is %s, not an object", kindOf(row))
 	}
-	if len(d.fields) > maxLabels {
-		d.fields = nil // clearing a map costs as much as it ever held
-	}
-	clear(d.fields)
-	if err := json.Unmarshal(row, &d.fields); err != nil {
+	if err := d.split(row); err != nil {
 		return fmt.Errorf("not valid JSON: %w", err)
 	}
 	for _, f := range []struct {
-		name string
-		into *string
-	}{{"tombstone", &rec.tombstone}, {"output", &rec.output}, {"actor", &rec.actor}} {
-		value, ok := d.fields[f.name]
-		if !ok {
+		name  string
+		value json.RawMessage
+		into  *string
+	}{{"tombstone", d.tombstone, &rec.tombstone}, {"output", d.output, &rec.output}, {"actor", d.actor, &rec.actor}} {
+		if f.value == nil {
 			continue
 		}
-		delete(d.fields, f.name)
-		if value[0] != '"' && value[0] != 'n' {
-			return fmt.Errorf("%s must be a string, not %s", f.name, kindOf(value))
+		if f.value[0] != '"' && f.value[0] != 'n' {
+			return fmt.Errorf("%s must be a string, not %s", f.name, kindOf(f.value))
 		}
 		var err error
-		if *f.into, err = scalar(value); err != nil {
+		if *f.into, err = scalar(f.value); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
 	return d.labels(rec)
+}
+
+// split finds the values of an object.
+func (d *objectDecoder) split(row []byte) error {
+	if len(d.fields) > maxLabels {
+		d.fields = nil // clearing a map costs as much as it ever held
+	}
+	clear(d.fields)
+	d.tombstone, d.output, d.actor = nil, nil, nil
+	if d.walk(row) == nil {
+		return nil
+	}
+	// Whatever the fast way stumbles over, the other says what it is.
+	clear(d.fields)
+	if err := json.Unmarshal(row, &d.fields); err != nil {
+		return err
+	}
+	for name, into := range map[string]*json.RawMessage{"tombstone": &d.tombstone, "output": &d.output, "actor": &d.actor} {
+		*into = d.fields[name]
+		delete(d.fields, name)
+	}
+	return nil
+}
+
+// walk splits an object token by token, which takes a third of the time that
+// decoding it into a map takes. Its values are parts of row.
+func (d *objectDecoder) walk(row []byte) error {
+	d.row.Reset(row)
+	d.tokens.Reset(&d.row, jsontext.AllowDuplicateNames(true))
+	if _, err := d.tokens.ReadToken(); err != nil {
+		return err
+	}
+	for d.tokens.PeekKind() != '}' {
+		token, err := d.tokens.ReadToken()
+		if err != nil {
+			return err
+		}
+		name := token.String()
+		value, err := d.tokens.ReadValue()
+		if err != nil {
+			return err
+		}
+		end := d.tokens.InputOffset()
+		switch value := json.RawMessage(row[end-int64(len(value)) : end]); name {
+		case "tombstone":
+			d.tombstone = value
+		case "output":
+			d.output = value
+		case "actor":
+			d.actor = value
+		default:
+			if d.fields == nil {
+				d.fields = map[string]json.RawMessage{}
+			}
+			d.fields[name] = value
+		}
+	}
+	if _, err := d.tokens.ReadToken(); err != nil {
+		return err
+	}
+	if _, err := d.tokens.ReadToken(); !errors.Is(err, io.EOF) {
+		return errors.New("something follows")
+	}
+	return nil
 }
 
 // labels takes the keys that are left, in order, so that of several flaws the

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	// The same rules as encoding/json, twice as fast.
+	fastjson "github.com/go-json-experiment/json/v1"
+
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
@@ -74,7 +77,7 @@ func (t *taken) decode(batch string) ([]schemas.Request, error) {
 		return t.decodeSingle()
 	}
 	var g schemas.RequestGroup
-	err := json.Unmarshal(t.Data(), &g)
+	err := fastjson.Unmarshal(t.Data(), &g)
 	from, to, beside := t.Indexes()
 	beside = beside && plausible(from, to)
 	first, last := g.First, g.First+int64(len(g.Items))-1
@@ -154,6 +157,13 @@ func itemsOf(m Message) int {
 		return int(last-first) + 1
 	}
 	return 1
+}
+
+func itemsIn(msgs []Message) (n int) {
+	for _, m := range msgs {
+		n += itemsOf(m)
+	}
+	return n
 }
 
 func plausible(first, last int64) bool {

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	// The same rules as encoding/json, twice as fast.
+	fastjson "github.com/go-json-experiment/json/v1"
+
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -13,7 +16,7 @@ import (
 // only the item is known, so that its batch can end.
 func decode(data []byte) ([]schemas.Result, error) {
 	var g schemas.ResultGroup
-	if err := json.Unmarshal(data, &g); err == nil && allValid(g.Results) {
+	if err := fastjson.Unmarshal(data, &g); err == nil && allValid(g.Results) {
 		return g.Results, nil
 	}
 	var parts struct {
