@@ -23,7 +23,7 @@ const maxDetail = 2048
 
 // work restores one group and settles it, within ctx, and gives the group's slot
 // free in between. It waits for what is away until stop ends.
-func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message) {
+func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message, restoring *slot) {
 	start := time.Now()
 	d := decode(b.ID, msgs)
 	defer w.keepAlive(d.msgs)()
@@ -43,9 +43,9 @@ func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message
 		requests[i] = d.good[i].request
 	}
 	results, err := w.guard.restore(ctx, stop, b.Settings, requests)
-	w.settles <- struct{}{}
-	<-w.slots
-	defer func() { <-w.settles }()
+	settling := w.settles.acquire(context.WithoutCancel(ctx), n)
+	restoring.release()
+	defer settling.release()
 	if err != nil {
 		w.handBack(d.msgs)
 		return

@@ -93,9 +93,11 @@ type Config struct {
 	// GroupSize is about how many items are restored together (default 512); a
 	// message is never divided. Their files are synced by one call.
 	GroupSize int
-	// Groups is how many groups are restored at a time (default 2): while one
-	// waits for the disk, the next is read and decoded. As many again may be
-	// waiting for the broker to store their results.
+	// Groups is how many whole groups are restored at a time (default 2): while
+	// one waits for the disk, the next is read and decoded. Of groups that are
+	// not whole, because their batch has no more, as many are restored as make up
+	// that many items. 1 means that no two groups are restored at a time. As many
+	// again may be waiting for the broker to store their results.
 	Groups int
 	// Heartbeat is how often leases are renewed (default 10 s).
 	Heartbeat time.Duration
@@ -146,8 +148,8 @@ type Worker struct {
 	retries Retries
 	guard   *guard
 	log     zerolog.Logger
-	slots   chan struct{} // one for each group being restored
-	settles chan struct{} // one for each group being settled
+	slots   *slots // of groups being restored
+	settles *slots // of groups being settled
 
 	inHand sync.WaitGroup
 	stop   context.CancelCauseFunc // stops taking, with a cause
@@ -163,8 +165,8 @@ func New(cfg Config, q Queue, retries Retries, r Restorer, log zerolog.Logger) (
 	return &Worker{
 		cfg: cfg, queue: q, retries: retries, log: log,
 		guard:   newGuard(r, cfg, log),
-		slots:   make(chan struct{}, cfg.Groups),
-		settles: make(chan struct{}, cfg.Groups),
+		slots:   newSlots(cfg.Groups, cfg.GroupSize),
+		settles: newSlots(cfg.Groups, cfg.GroupSize),
 	}, nil
 }
 
@@ -198,9 +200,9 @@ func (w *Worker) Run(ctx context.Context) error {
 // pull takes groups of one batch and hands them on while there are free slots.
 func (w *Worker) pull(ctx, work, stop context.Context, b schemas.Batch) {
 	for failures := 0; ctx.Err() == nil; {
-		msgs, err := w.take(ctx, b.ID)
+		msgs, slot, err := w.take(ctx, b.ID)
 		if len(msgs) > 0 {
-			w.inHand.Go(func() { w.work(work, stop, b, msgs) })
+			w.inHand.Go(func() { w.work(work, stop, b, msgs, slot) })
 		}
 		if err == nil || ctx.Err() != nil {
 			failures = 0
@@ -216,40 +218,39 @@ func (w *Worker) pull(ctx, work, stop context.Context, b schemas.Batch) {
 
 // take waits for a free slot and for messages. When it returns any, the slot is
 // the caller's.
-func (w *Worker) take(ctx context.Context, batch string) ([]Message, error) {
-	if !w.acquire(ctx) {
-		return nil, nil
+func (w *Worker) take(ctx context.Context, batch string) ([]Message, *slot, error) {
+	free := w.slots.acquire(ctx, w.cfg.GroupSize)
+	if free == nil {
+		return nil, nil, nil
 	}
 	msgs, err := w.fill(ctx, batch, nil)
 	if len(msgs) > 0 {
-		return msgs, err
+		return msgs, free.fit(itemsIn(msgs)), err
 	}
-	<-w.slots
+	free.release()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Nothing there: wait for the first message without keeping a slot from
 	// other batches.
 	msgs, err = w.queue.Requests(ctx, batch, 1, idleWait)
 	if len(msgs) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	stopAlive := w.keepAlive(msgs)
 	defer stopAlive()
-	if !w.acquire(ctx) {
+	if free = w.slots.acquire(ctx, w.cfg.GroupSize); free == nil {
 		w.handBack(msgs)
-		return nil, nil
+		return nil, nil, nil
 	}
-	return w.fill(ctx, batch, msgs)
+	msgs, err = w.fill(ctx, batch, msgs)
+	return msgs, free.fit(itemsIn(msgs)), err
 }
 
 // fill takes as many of the messages that are there as make a group. How many
 // items are in a message shows only when it comes, so it is careful first.
 func (w *Worker) fill(ctx context.Context, batch string, msgs []Message) ([]Message, error) {
-	items := 0
-	for _, m := range msgs {
-		items += itemsOf(m)
-	}
+	items := itemsIn(msgs)
 	for items < w.cfg.GroupSize {
 		inMessage := schemas.MaxRequests
 		if len(msgs) > 0 {
@@ -261,20 +262,9 @@ func (w *Worker) fill(ctx context.Context, batch string, msgs []Message) ([]Mess
 		if err != nil || len(more) < n {
 			return msgs, err
 		}
-		for _, m := range more {
-			items += itemsOf(m)
-		}
+		items += itemsIn(more)
 	}
 	return msgs, nil
-}
-
-func (w *Worker) acquire(ctx context.Context) bool {
-	select {
-	case w.slots <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 func pause(ctx context.Context, d time.Duration) {
