@@ -64,7 +64,7 @@ func TestComposeNATSUsers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	for _, subject := range []string{"exhume.restore.b", "exhume.event.batch.b", "exhume.api.batch.open", "$JS.API.STREAM.DELETE.EXHUME_RESTORE"} {
+	for _, subject := range []string{"exhume.restore.b.new", "exhume.event.batch.b", "exhume.api.batch.open", "$JS.API.STREAM.DELETE.EXHUME_RESTORE"} {
 		if err := errors.Join(nc.Publish(subject, nil), nc.Flush()); err != nil {
 			t.Fatal(err)
 		}

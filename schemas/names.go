@@ -3,11 +3,13 @@ package schemas
 import (
 	"fmt"
 	"regexp"
+	"strings"
 )
 
 // Names of the JetStream streams and key-value buckets.
 const (
-	// StreamRestore holds restore requests, subjects exhume.restore.<batch>.
+	// StreamRestore holds restore requests, subjects exhume.restore.<batch>.new,
+	// exhume.restore.<batch>.retry and exhume.restore.single.
 	StreamRestore = "EXHUME_RESTORE"
 	// StreamResults holds results, subjects exhume.result.<worker>.<batch>.
 	StreamResults = "EXHUME_RESULTS"
@@ -25,14 +27,36 @@ const (
 	SubjectsEvents  = "exhume.event.>"
 )
 
+// restorePrefix is what the subjects of requests begin with.
+const restorePrefix = "exhume.restore."
+
 // RestoreSubject is the subject of one batch's requests, as its producer
 // publishes them.
-func RestoreSubject(batch string) string { return "exhume.restore." + batch }
+func RestoreSubject(batch string) string {
+	if batch == Single {
+		return restorePrefix + batch
+	}
+	return restorePrefix + batch + ".new"
+}
 
 // RetrySubject is the subject of those requests of a batch that workers publish
 // again because an attempt failed. It is another than the producer's, whose last
 // message tells where the producer has stopped.
-func RetrySubject(batch string) string { return RestoreSubject(batch) + ".retry" }
+func RetrySubject(batch string) string { return restorePrefix + batch + ".retry" }
+
+// RestoreSubjects stands for all subjects of a batch's requests.
+func RestoreSubjects(batch string) string {
+	if batch == Single {
+		return RestoreSubject(batch)
+	}
+	return restorePrefix + batch + ".*"
+}
+
+// BatchOfSubject is the batch that a subject of requests belongs to.
+func BatchOfSubject(subject string) string {
+	batch, _, _ := strings.Cut(strings.TrimPrefix(subject, restorePrefix), ".")
+	return batch
+}
 
 // ResultSubject is the subject of one worker's results for one batch. The
 // worker's name comes first so that a server can enforce who said it.

@@ -17,12 +17,13 @@ import (
 // be repeated.
 func (b *Broker) Activate(ctx context.Context, batch schemas.Batch) error {
 	err := b.ensureConsumer(ctx, schemas.StreamRestore, jetstream.ConsumerConfig{
-		Durable:        batch.ID,
-		FilterSubjects: []string{schemas.RestoreSubject(batch.ID), schemas.RetrySubject(batch.ID)},
-		AckPolicy:      jetstream.AckExplicitPolicy,
-		AckWait:        ackWait,
-		MaxDeliver:     -1, // the worker decides, by its own count
-		MaxAckPending:  maxAckPending,
+		Durable: batch.ID,
+		// One filter: with several the server looks for the next message much longer.
+		FilterSubject: schemas.RestoreSubjects(batch.ID),
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1, // the worker decides, by its own count
+		MaxAckPending: maxAckPending,
 	})
 	if err != nil {
 		return err
@@ -31,7 +32,7 @@ func (b *Broker) Activate(ctx context.Context, batch schemas.Batch) error {
 }
 
 // Activated lists the ids of the batches of which anything is here: that
-// workers are shown, or that have a consumer.
+// workers are shown, or that have a consumer or requests.
 func (b *Broker) Activated(ctx context.Context) ([]string, error) {
 	kv, err := b.bucket(ctx, schemas.BucketBatches)
 	if err != nil {
@@ -49,6 +50,13 @@ func (b *Broker) Activated(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", schemas.StreamRestore, err)
 	}
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(schemas.SubjectsRestore))
+	if err != nil {
+		return nil, fmt.Errorf("subjects of %s: %w", schemas.StreamRestore, err)
+	}
+	for subject := range info.State.Subjects {
+		ids[schemas.BatchOfSubject(subject)] = true
+	}
 	consumers := stream.ConsumerNames(ctx)
 	for id := range consumers.Name() {
 		ids[id] = true
@@ -59,9 +67,10 @@ func (b *Broker) Activated(ctx context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(ids)), nil
 }
 
-// Retire hides a batch from the workers and removes its requests, its retry
-// records and its consumer. It can be repeated. The consumer goes last: while it
-// is there, Activated names the batch.
+// Retire hides a batch from the workers and removes its consumer, its retry
+// records and its requests. It can be repeated. The requests go last: while they
+// are there, Activated names the batch; and the server keeps no account of them
+// for a consumer any more.
 func (b *Broker) Retire(ctx context.Context, id string) error {
 	if err := b.retire(ctx, id); err != nil {
 		return fmt.Errorf("retire batch %s: %w", id, err)
@@ -77,10 +86,12 @@ func (b *Broker) retire(ctx context.Context, id string) error {
 	if err := kv.Purge(ctx, id, jetstream.PurgeTTL(retiredFor)); err != nil {
 		return err
 	}
+	if err := b.js.DeleteConsumer(ctx, schemas.StreamRestore, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return err
+	}
 	for _, of := range []struct{ stream, subject string }{
-		{schemas.StreamRestore, schemas.RestoreSubject(id)},
-		{schemas.StreamRestore, schemas.RetrySubject(id)},
 		{bucketStreamName(schemas.BucketRetries), "$KV." + schemas.BucketRetries + "." + id + ".>"},
+		{schemas.StreamRestore, schemas.RestoreSubjects(id)},
 	} {
 		s, err := b.js.Stream(ctx, of.stream)
 		if err != nil {
@@ -90,11 +101,7 @@ func (b *Broker) retire(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	err = b.js.DeleteConsumer(ctx, schemas.StreamRestore, id)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // WatchBatches calls show for each active batch, now and whenever one changes,

@@ -328,7 +328,7 @@ func TestTakeWhenTooManyAreInHand(t *testing.T) {
 	t.Parallel()
 	b := withBatch(t, t.TempDir(), 10)
 	_, err := b.js.UpdateConsumer(t.Context(), schemas.StreamRestore, jetstream.ConsumerConfig{
-		Durable: "b", FilterSubject: schemas.RestoreSubject("b"), AckPolicy: jetstream.AckExplicitPolicy,
+		Durable: "b", FilterSubject: schemas.RestoreSubjects("b"), AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: ackWait, MaxDeliver: -1, MaxAckPending: 3,
 	})
 	must(t, err)

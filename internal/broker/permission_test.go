@@ -76,8 +76,8 @@ func TestDeniedCallsEndAtOnce(t *testing.T) {
 			return err
 		}, "_INBOX.", "_INBOX.>"},
 		"ready":   {"publish", "$JS.API.STREAM.INFO.EXHUME_RESULTS", func(ctx context.Context, b *Broker) error { return b.Ready(ctx) }, "", ""},
-		"request": {"publish", "exhume.restore.b", func(ctx context.Context, b *Broker) error { return b.Publish(ctx, requests(0, 1), 1) }, "", "exhume.restore.>"},
-		"requests": {"publish", "exhume.restore.b", func(ctx context.Context, b *Broker) error {
+		"request": {"publish", "exhume.restore.b.new", func(ctx context.Context, b *Broker) error { return b.Publish(ctx, requests(0, 1), 1) }, "", "exhume.restore.>"},
+		"requests": {"publish", "exhume.restore.b.new", func(ctx context.Context, b *Broker) error {
 			return b.Publish(ctx, requests(0, 100), 1)
 		}, "", "exhume.restore.>"},
 		"single request": {"publish", "exhume.restore.single", func(ctx context.Context, b *Broker) error {
@@ -108,7 +108,7 @@ func TestDeniedCallsEndAtOnce(t *testing.T) {
 		"keeping attempts": {"publish", "$KV.EXHUME_RETRIES.b.1", func(ctx context.Context, b *Broker) error {
 			return b.SetRetry(ctx, "b", 1, schemas.Retry{})
 		}, "", ""},
-		"consumer": {"publish", "$JS.API.CONSUMER.CREATE.EXHUME_RESTORE.c", func(ctx context.Context, b *Broker) error {
+		"consumer": {"publish", "$JS.API.CONSUMER.CREATE.EXHUME_RESTORE.c.exhume.restore.c.*", func(ctx context.Context, b *Broker) error {
 			return b.Activate(ctx, schemas.Batch{ID: "c"})
 		}, "", ""},
 		"stream": {"publish", "$JS.API.STREAM.CREATE.EXHUME_RESTORE", func(ctx context.Context, b *Broker) error {

@@ -19,7 +19,10 @@ type Ledger interface {
 	// Record inserts what is new, and returns the batches that the results are of.
 	Record(ctx context.Context, results []schemas.Result,
 		note func(fresh []schemas.Result) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
-	End(ctx context.Context, id string, state schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error)
+	// End ends those of the batches for which state gives a final state, and
+	// gives them.
+	End(ctx context.Context, ids []string, state func(schemas.Summary) schemas.State, at time.Time,
+		note func([]schemas.Summary) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
 	Position(ctx context.Context) (schemas.EvidencePosition, bool, error)
 	SetPosition(ctx context.Context, pos schemas.EvidencePosition) error
 	Active(ctx context.Context) ([]schemas.Summary, error)
@@ -207,28 +210,38 @@ func (b *Book) Record(ctx context.Context, results []schemas.Result) ([]schemas.
 	return touched, nil
 }
 
-// End records the end of a batch whose results are complete, unless that is
-// recorded already; ended says which.
-func (b *Book) End(ctx context.Context, id string) (s schemas.Summary, ended bool, err error) {
+// End records the end of batches whose results are complete, unless it is
+// recorded already, and gives those that it ended.
+func (b *Book) End(ctx context.Context, ids []string) (ended []schemas.Summary, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s, found, err := b.ledger.Find(ctx, id)
-	if err != nil || !found {
-		return s, false, err
-	}
-	delete(b.ahead.items, id) // the ledger has them all
-	if !s.State.Final() {
-		err = b.noted(ctx, func(note appender) error {
-			s, ended, err = b.ledger.End(ctx, id, s.Counts.EndState(), time.Now().UTC(), func(s schemas.Summary) (schemas.EvidencePosition, error) {
-				return note(b.endRecord(s))
-			})
-			return err
+	err = b.noted(ctx, func(note appender) (err error) {
+		ended, err = b.ledger.End(ctx, ids, b.endState, time.Now().UTC(), func(ended []schemas.Summary) (schemas.EvidencePosition, error) {
+			records := make([]schemas.Record, len(ended))
+			for i, s := range ended {
+				records[i] = b.endRecord(s)
+			}
+			return note(records...)
 		})
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		delete(b.ahead.ends, id) // also when another collector was faster
+	for _, id := range ids { // also when another collector was faster
+		delete(b.ahead.items, id)
+		delete(b.ahead.ends, id)
 	}
-	return s, ended, err
+	return ended, nil
+}
+
+// endState is the state that a batch ends in, none when it does not end yet.
+func (b *Book) endState(s schemas.Summary) schemas.State {
+	if s.State != schemas.StateRunning || s.Open() > 0 {
+		return ""
+	}
+	delete(b.ahead.items, s.ID) // the ledger has them all
+	return s.Counts.EndState()
 }
 
 // Active lists the batches that have not ended.

@@ -124,9 +124,11 @@ func TestBook(t *testing.T) {
 		}
 	}
 	for i := range 2 {
-		sum, ended, err := b.End(s.ctx(), "b")
+		ended, err := b.End(s.ctx(), []string{"b"})
 		must(t, err)
-		if ended != (i == 0) || sum.State != schemas.StateSucceeded || sum.Counts.Restored != 3 {
+		sum, _, err := s.l.Find(s.ctx(), "b")
+		must(t, err)
+		if (len(ended) == 1) != (i == 0) || sum.State != schemas.StateSucceeded || sum.Counts.Restored != 3 {
 			t.Errorf("ended %v, %+v", ended, sum)
 		}
 	}
@@ -213,12 +215,13 @@ func (c *crashing) Record(ctx context.Context, r []schemas.Result, note func([]s
 	return s, err
 }
 
-func (c *crashing) End(ctx context.Context, id string, st schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error) {
+func (c *crashing) End(ctx context.Context, ids []string, state func(schemas.Summary) schemas.State, at time.Time,
+	note func([]schemas.Summary) (schemas.EvidencePosition, error)) (ended []schemas.Summary, err error) {
 	err = c.transact(func(commit func(error) error) (err error) {
-		s, ended, err = c.Ledger.End(ctx, id, st, at, before(note, commit))
+		ended, err = c.Ledger.End(ctx, ids, state, at, before(note, commit))
 		return err
 	})
-	return s, ended, err
+	return ended, err
 }
 
 // before lets commit have the last word about a note.
@@ -246,12 +249,8 @@ func life(ctx context.Context, b *Book) error {
 			return err
 		}
 	}
-	for _, id := range []string{"a", "b"} {
-		if _, _, err := b.End(ctx, id); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := b.End(ctx, []string{"a", "b"})
+	return err
 }
 
 var wholeLife = []string{"a start", "b start", "a:0", "a:1", "a:2", "b:0", "b:1", "b:2", "b:3", "a:3", "a end", "b end"}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
@@ -137,10 +138,8 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 		return err
 	}
 	c.answer(g.results)
-	for _, s := range touched {
-		if err := c.whileAway(ctx, func() error { return c.FinishIfDone(work, s) }); err != nil {
-			return err
-		}
+	if err := c.whileAway(ctx, func() error { return c.finish(work, touched) }); err != nil {
+		return err
 	}
 	for _, m := range g.msgs {
 		if err := m.Ack(); err != nil {
@@ -198,25 +197,47 @@ func (c *Collector) note(ctx context.Context, touched []schemas.Summary, results
 // FinishIfDone ends a sealed batch whose results are complete. It can be
 // repeated.
 func (c *Collector) FinishIfDone(ctx context.Context, s schemas.Summary) error {
-	if s.State != schemas.StateRunning || s.Open() > 0 {
+	return c.finish(ctx, []schemas.Summary{s})
+}
+
+// retireTogether is how many batches are removed from the broker at a time: it
+// waits for its disk for each.
+const retireTogether = 8
+
+// finish is FinishIfDone for several batches, which are recorded together.
+func (c *Collector) finish(ctx context.Context, batches []schemas.Summary) error {
+	var ids []string
+	for _, s := range batches {
+		if s.State == schemas.StateRunning && s.Open() == 0 {
+			ids = append(ids, s.ID)
+		}
+	}
+	if len(ids) == 0 {
 		return nil
 	}
-	s, ended, err := c.book.End(ctx, s.ID)
+	ended, err := c.book.End(ctx, ids)
 	if err != nil {
 		return err
 	}
-	if err := c.queue.Retire(ctx, s.ID); err != nil {
-		c.log.Warn().Err(err).Str("batch", s.ID).Msg("cannot remove the batch from the broker; the next start does")
+	var retiring errgroup.Group
+	retiring.SetLimit(retireTogether)
+	for _, id := range ids {
+		retiring.Go(func() error {
+			if err := c.queue.Retire(ctx, id); err != nil {
+				c.log.Warn().Err(err).Str("batch", id).Msg("cannot remove the batch from the broker; the next start does")
+			}
+			return nil
+		})
 	}
-	if !ended {
-		return nil
-	}
-	if err := c.queue.Announce(s); err != nil {
-		c.log.Warn().Err(err).Str("batch", s.ID).Msg("cannot announce the end of the batch")
-	}
-	c.Changed(s)
-	if c.Observer != nil {
-		c.Observer.Ended(s.State)
+	_ = retiring.Wait()
+	for _, s := range ended {
+		if err := c.queue.Announce(s); err != nil {
+			c.log.Warn().Err(err).Str("batch", s.ID).Msg("cannot announce the end of the batch")
+		}
+		c.Changed(s)
+		if c.Observer != nil {
+			c.Observer.Ended(s.State)
+		}
 	}
 	return nil
 }

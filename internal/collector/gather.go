@@ -25,9 +25,9 @@ type gathered struct {
 	results []schemas.Result
 }
 
-// gather takes the results that are there, waiting for the first, and as long
-// as all their batches expect more than that, those that come within gatherFor. Without a
-// wait it takes only what is there.
+// gather takes the results that are there, waiting for the first, and as long as
+// all their batches expect more than that, those that come within gatherFor.
+// Without a wait it takes only what is there.
 func (c *Collector) gather(ctx context.Context, wait time.Duration) (g gathered, err error) {
 	here := map[string]int64{}
 	var end time.Time
@@ -44,9 +44,15 @@ func (c *Collector) gather(ctx context.Context, wait time.Duration) (g gathered,
 			g.results = append(g.results, r)
 			here[r.Batch]++
 		}
-		if wait = time.Until(end); wait <= 0 || len(g.results) >= gatherResults || !c.expectsMore(here) {
+		wait = time.Until(end)
+		if !c.expectsMore(here) {
+			wait = 0
+		}
+		// What came as many as were asked for has more behind it.
+		if len(g.results) >= gatherResults || wait <= 0 && len(msgs) < fetchMessages {
 			return g, nil
 		}
+		wait = max(0, wait)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/exhume/exhume/schemas"
@@ -62,18 +63,6 @@ func batchByID(ctx context.Context, q querier, id, lock string) (batchRow, error
 // undoes the transaction and comes back as it is.
 type Note = func(s schemas.Summary) (schemas.EvidencePosition, error)
 
-// note calls f, which may be nil.
-func (l *Ledger) note(ctx context.Context, t tx, f Note, s schemas.Summary) error {
-	if f == nil {
-		return nil
-	}
-	pos, err := f(s)
-	if err != nil {
-		return err
-	}
-	return l.setPosition(ctx, t, pos)
-}
-
 // Create inserts the batch, without counts, and notes it, or gives the one that
 // has its id already; created says which. An empty state is StateOpen. Of
 // several processes that create the same batch at once, one does.
@@ -95,10 +84,14 @@ func (l *Ledger) Create(ctx context.Context, b schemas.Batch, note Note) (s sche
 		created = n == 1
 		row, err := batchByID(ctx, t, b.ID, "")
 		s = row.Summary
-		if err != nil || !created {
+		if err != nil || !created || note == nil {
 			return err
 		}
-		return l.note(ctx, t, note, s)
+		pos, err := note(s)
+		if err != nil {
+			return err
+		}
+		return l.setPosition(ctx, t, pos)
 	})
 	return s, created && err == nil, err
 }
@@ -143,32 +136,47 @@ func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA25
 	return s, err
 }
 
-// End puts the batch into a final state and notes it, or gives the batch as it
-// has ended already; ended says which. Ending it again in another state is an
-// error. Of several processes that end a batch at once, one does.
-func (l *Ledger) End(ctx context.Context, id string, state schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error) {
-	if !state.Final() {
-		return s, false, fmt.Errorf("batch %s cannot end in the state %q", id, state)
-	}
+// End ends batches together and gives those that it ended. For each that has not
+// ended yet, state says the final state, or nothing to leave it as it is. They
+// are noted together, as Note does, in the order of their ids. Of several
+// processes that end a batch at once, one does.
+func (l *Ledger) End(ctx context.Context, ids []string, state func(schemas.Summary) schemas.State, at time.Time,
+	note func([]schemas.Summary) (schemas.EvidencePosition, error)) (ended []schemas.Summary, err error) {
 	err = l.inTx(ctx, func(t tx) error {
-		b, err := batchByID(ctx, t, id, l.db.dialect().lockRow)
+		// Everybody locks in the order of the ids.
+		for _, id := range slices.Sorted(slices.Values(ids)) {
+			b, err := batchByID(ctx, t, id, l.db.dialect().lockRow)
+			if err != nil {
+				return err
+			}
+			if b.State.Final() {
+				continue
+			}
+			to := state(b.Summary)
+			if to == "" {
+				continue
+			}
+			if !to.Final() {
+				return fmt.Errorf("batch %s cannot end in the state %q", id, to)
+			}
+			b, err = scanBatch(t.queryRow(ctx, `UPDATE batch SET state = $1, ended_at = $2 WHERE no = $3 RETURNING `+batchColumns,
+				string(to), nanos(at), b.no).Scan)
+			if err != nil {
+				return fmt.Errorf("end batch %s: %w", id, err)
+			}
+			ended = append(ended, b.Summary)
+		}
+		if len(ended) == 0 || note == nil {
+			return nil
+		}
+		pos, err := note(ended)
 		if err != nil {
 			return err
 		}
-		s = b.Summary
-		switch {
-		case b.State == state:
-			return nil
-		case b.State.Final():
-			return fmt.Errorf("batch %s cannot become %s: it has ended (%s)", id, state, b.State)
-		}
-		b, err = scanBatch(t.queryRow(ctx, `UPDATE batch SET state = $1, ended_at = $2 WHERE no = $3 RETURNING `+batchColumns,
-			string(state), nanos(at), b.no).Scan)
-		if err != nil {
-			return fmt.Errorf("end batch %s: %w", id, err)
-		}
-		s, ended = b.Summary, true
-		return l.note(ctx, t, note, s)
+		return l.setPosition(ctx, t, pos)
 	})
-	return s, ended && err == nil, err
+	if err != nil {
+		return nil, err
+	}
+	return ended, nil
 }

@@ -61,7 +61,7 @@ func TestSeal(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		if _, _, err := l.End(t.Context(), "ended", schemas.StateFailed, at(3), nil); err != nil {
+		if _, _, err := end(t.Context(), l, "ended", schemas.StateFailed, at(3), nil); err != nil {
 			t.Fatal(err)
 		}
 		mustCreate(t, l, "begun")
@@ -111,7 +111,7 @@ func TestEnd(t *testing.T) {
 		pos := schemas.EvidencePosition{Offset: 500, Seq: 3, Prev: "ab"}
 		for i, when := range []int64{20, 21} {
 			noted := false
-			s, ended, err := l.End(t.Context(), "b1", schemas.StatePartial, at(when), func(s schemas.Summary) (schemas.EvidencePosition, error) {
+			s, ended, err := end(t.Context(), l, "b1", schemas.StatePartial, at(when), func(s schemas.Summary) (schemas.EvidencePosition, error) {
 				noted = s.ID == "b1" && s.State == schemas.StatePartial
 				return pos, nil
 			})
@@ -127,15 +127,14 @@ func TestEnd(t *testing.T) {
 			state schemas.State
 			why   string
 		}{
-			"otherwise": {"b1", schemas.StateSucceeded, "has ended (partial)"},
-			"running":   {"b2", schemas.StateRunning, "cannot end"},
-			"unknown":   {"nowhere", schemas.StateFailed, ErrNotFound.Error()},
+			"running": {"b2", schemas.StateRunning, "cannot end"},
+			"unknown": {"nowhere", schemas.StateFailed, ErrNotFound.Error()},
 		} {
-			if _, ended, err := l.End(t.Context(), tc.id, tc.state, at(22), nil); err == nil || ended || !strings.Contains(err.Error(), tc.why) {
+			if _, ended, err := end(t.Context(), l, tc.id, tc.state, at(22), nil); err == nil || ended || !strings.Contains(err.Error(), tc.why) {
 				t.Errorf("%s: ended %v, %v; want %q", name, ended, err, tc.why)
 			}
 		}
-		if _, ended, err := l.End(t.Context(), "b2", schemas.StateFailed, at(22), nil); err != nil || !ended {
+		if _, ended, err := end(t.Context(), l, "b2", schemas.StateFailed, at(22), nil); err != nil || !ended {
 			t.Error(ended, err)
 		}
 		if got, _, _ := l.Position(t.Context()); got != pos {
@@ -157,7 +156,7 @@ func TestANoteThatFails(t *testing.T) {
 		if _, found, err := l.Find(t.Context(), "b2"); found || err != nil {
 			t.Errorf("found %v, %v", found, err)
 		}
-		if _, ended, err := l.End(t.Context(), "b1", schemas.StateFailed, at(1), fail); !errors.Is(err, full) || ended {
+		if _, ended, err := end(t.Context(), l, "b1", schemas.StateFailed, at(1), fail); !errors.Is(err, full) || ended {
 			t.Errorf("ended %v, %v", ended, err)
 		}
 		if s, _, err := l.Find(t.Context(), "b1"); s.State != schemas.StateOpen || err != nil {
@@ -196,7 +195,7 @@ func TestOneOfSeveralNotes(t *testing.T) {
 					if err != nil {
 						t.Error(created, err)
 					}
-					if _, _, err := l.End(t.Context(), id, schemas.StateFailed, at(1), count(&ended[i])); err != nil {
+					if _, _, err := end(t.Context(), l, id, schemas.StateFailed, at(1), count(&ended[i])); err != nil {
 						t.Error(err)
 					}
 				}
@@ -273,7 +272,7 @@ func TestListsOfBatches(t *testing.T) {
 		if _, err := l.Seal(t.Context(), "b3", 1, "", at(1)); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := l.End(t.Context(), "b2", schemas.StateSucceeded, at(1), nil); err != nil {
+		if _, _, err := end(t.Context(), l, "b2", schemas.StateSucceeded, at(1), nil); err != nil {
 			t.Fatal(err)
 		}
 		ids := func(batches []schemas.Summary, err error) string {

@@ -77,6 +77,20 @@ func mustCreate(t testing.TB, l *Ledger, ids ...string) {
 	}
 }
 
+// end ends one batch, and gives it as it is then.
+func end(ctx context.Context, l *Ledger, id string, state schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error) {
+	var notes func([]schemas.Summary) (schemas.EvidencePosition, error)
+	if note != nil {
+		notes = func(ended []schemas.Summary) (schemas.EvidencePosition, error) { return note(ended[0]) }
+	}
+	all, err := l.End(ctx, []string{id}, func(schemas.Summary) schemas.State { return state }, at, notes)
+	if err != nil {
+		return s, false, err
+	}
+	s, _, err = l.Find(ctx, id)
+	return s, len(all) == 1, err
+}
+
 func sampleResult(batch string, index int64) schemas.Result {
 	tombstone := fmt.Sprintf("2841586a-97ab-428d-bb47-%012x", index)
 	return schemas.Result{

@@ -195,7 +195,7 @@ func TestEndedBatchesStillTakeNewResults(t *testing.T) {
 	onBoth(t, func(t *testing.T, k kind) {
 		l := k.open(t)
 		mustCreate(t, l, "b1")
-		if _, _, err := l.End(t.Context(), "b1", schemas.StateFailed, at(5), nil); err != nil {
+		if _, _, err := end(t.Context(), l, "b1", schemas.StateFailed, at(5), nil); err != nil {
 			t.Fatal(err)
 		}
 		var n notebook
