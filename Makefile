@@ -16,7 +16,7 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: check
-check: format-check vet lint test build ## all that must be green: format, vet, lint, tests, build
+check: format-check vet lint test bench-smoke build ## all that must be green: format, vet, lint, tests, build; the benchmarks run once
 
 # The databases that the tests start themselves. Root or sudo installs them.
 .PHONY: test-deps
@@ -59,6 +59,10 @@ bench-scaling: test-deps ## measure 1, 2, 4 and 8 worker processes on an archive
 .PHONY: bench-peers
 bench-peers: build test-deps ## measure River and asynq in turn with exhume
 	cd integration/peers && $(GO) run . -exhume $(abspath bin/exhume)
+
+.PHONY: bench-smoke
+bench-smoke: test-deps ## run the benchmarks of the packages once each, to see that they run
+	$(GO) test ./cmd/... ./internal/... ./producer/... ./worker/... -run '^$$' -bench . -benchtime 1x
 
 .PHONY: bench-all
 bench-all: ## run every benchmark of every package

@@ -80,7 +80,7 @@ func TestBench(t *testing.T) {
 }
 
 // BenchmarkFleet restores real files from a PostgreSQL archive with a ledger there,
-// too, with two worker processes and a collector, and measures queue and ledger
+// too, with a worker process and a collector, and measures queue and ledger
 // alone with each kind of ledger. Each line says what 'exhume bench' printed.
 func BenchmarkFleet(b *testing.B) {
 	files := runtime.GOROOT() + ":" + filepath.Join(build.Default.GOPATH, "pkg", "mod") //nolint:staticcheck // the test binary runs where it was built
@@ -88,7 +88,7 @@ func BenchmarkFleet(b *testing.B) {
 		name string
 		args []string
 	}{
-		{"restore-PostgreSQL", []string{"--files", files, "--workers", "2", "--backend", "PostgreSQL", "--ledger", "PostgreSQL"}},
+		{"restore-PostgreSQL", []string{"--files", files, "--workers", "1", "--backend", "PostgreSQL", "--ledger", "PostgreSQL"}},
 		{"noop-SQLite", []string{"--mode", "noop"}},
 		{"noop-PostgreSQL", []string{"--mode", "noop", "--ledger", "PostgreSQL"}},
 	} {

@@ -35,7 +35,8 @@ const (
 	Noop Mode = "noop"
 	// Submit: a manifest is submitted to a fleet that does not work on it yet.
 	Submit Mode = "submit"
-	// ManyBatches: many batches are active at the same time.
+	// ManyBatches: many batches are active at the same time; all are submitted
+	// before the workers start.
 	ManyBatches Mode = "many-batches"
 	// Idle: a fleet that has nothing to do.
 	Idle Mode = "idle"
@@ -226,6 +227,9 @@ func (w *world) place(ctx context.Context) (dir string, cfg *app.Config, err err
 		return "", nil, err
 	}
 	changes := map[string]string{"backend.url": w.archive}
+	if w.Mode == Noop {
+		changes["exhume.archive_events"] = "false" // of items that no archive has
+	}
 	if w.Ledger != SQLite {
 		if changes["exhume.ledger_url"], err = w.database(ctx, w.Ledger); err != nil {
 			return "", nil, err

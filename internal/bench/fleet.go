@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -39,7 +40,7 @@ type fleet struct {
 	roles  []*child
 }
 
-// startFleet starts a fleet in a new directory.
+// startFleet starts a fleet, without workers, in a new directory.
 func (w *world) startFleet(ctx context.Context) (_ *fleet, err error) {
 	f := &fleet{world: w}
 	if f.dir, f.cfg, err = w.place(ctx); err != nil {
@@ -55,15 +56,17 @@ func (w *world) startFleet(ctx context.Context) (_ *fleet, err error) {
 		return nil, err
 	}
 	f.cfg.NATS.URL, f.cfg.NATS.Token = "nats://"+f.broker.Address(), token
-	if err := f.role(ctx, "collector", "collector"); err != nil {
-		return nil, err
-	}
-	for i := range w.Workers {
+	return f, f.role(ctx, "collector", "collector")
+}
+
+// startWorkers starts the workers.
+func (f *fleet) startWorkers(ctx context.Context) error {
+	for i := range f.Workers {
 		if err := f.role(ctx, fmt.Sprintf("worker %d", i+1), "worker", "--worker-name", fmt.Sprintf("w%d", i+1)); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return f, nil
+	return nil
 }
 
 // role starts a role and waits until it works.
@@ -112,54 +115,95 @@ func foreign(environ []string) []string {
 	})
 }
 
-// restoreAll submits a batch for each manifest, some at a time, and waits for
-// all. It gives their names and how many bytes were restored.
-func (w *world) restoreAll(ctx context.Context, f *fleet, manifests []string) (names []string, size int64, err error) {
+// submitAll submits all batches, a few at a time, and gives their names.
+func (f *fleet) submitAll(ctx context.Context) (names []string, err error) {
+	manifests, err := f.divide(f.dir)
+	if err != nil {
+		return nil, err
+	}
 	names = make([]string, len(manifests))
-	sums := make([]schemas.Summary, len(manifests))
 	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
 	for i, manifest := range manifests {
 		names[i] = fmt.Sprintf("bench-%d", i)
 		g.Go(func() error {
-			o := w.batch(f.dir, names[i])
+			o := f.batch(f.dir, names[i])
 			o.Manifest = manifest
-			b, err := app.Submit(ctx, f.cfg, o, true, zerolog.Nop())
-			sums[i] = b.Summary
-			if err != nil {
-				return err
-			}
-			return complete(b.Summary)
+			_, err := app.Submit(ctx, f.cfg, o, false, zerolog.Nop())
+			return err
 		})
 	}
-	err = g.Wait()
-	for _, s := range sums {
-		size += s.Counts.Bytes
+	return names, g.Wait()
+}
+
+// await waits until so many batches have ended, all well.
+func (f *fleet) await(ctx context.Context, batches int) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ended, bad, err := f.ended(ctx)
+		switch {
+		case err != nil:
+			return err
+		case bad > 0:
+			return fmt.Errorf("%d batches did not succeed", bad)
+		case ended == batches:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
 	}
-	return names, size, err
+}
+
+// ended counts the batches that have ended, and those of them that are not
+// complete.
+func (f *fleet) ended(ctx context.Context) (ended, bad int, err error) {
+	families, err := f.roles[0].scrape(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, m := range families["exhume_collector_batches_ended_total"].GetMetric() {
+		n := int(m.GetCounter().GetValue())
+		ended += n
+		if m.GetLabel()[0].GetValue() != string(schemas.StateSucceeded) {
+			bad += n
+		}
+	}
+	return ended, bad, nil
 }
 
 // scrape reads the metrics of all roles.
 func (f *fleet) scrape(ctx context.Context) (families []*dto.MetricFamily, err error) {
 	for _, c := range f.roles {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.http+"/metrics", nil)
+		found, err := c.scrape(ctx)
 		if err != nil {
 			return nil, err
 		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return nil, err
-		}
-		parser := expfmt.NewTextParser(model.UTF8Validation)
-		found, err := parser.TextToMetricFamilies(resp.Body)
-		if err := errors.Join(err, resp.Body.Close()); err != nil {
-			return nil, fmt.Errorf("metrics of %s: %w", c.name, err)
-		}
-		for _, m := range found {
-			families = append(families, m)
-		}
+		families = slices.AppendSeq(families, maps.Values(found))
 	}
 	http.DefaultClient.CloseIdleConnections()
 	return families, nil
+}
+
+// scrape reads the metrics of a role.
+func (c *child) scrape(ctx context.Context) (map[string]*dto.MetricFamily, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.http+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	found, err := parser.TextToMetricFamilies(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, fmt.Errorf("metrics of %s: %w", c.name, err)
+	}
+	return found, nil
 }
 
 // cpuNow is what the processes of all roles have used so far.
@@ -213,7 +257,7 @@ type child struct {
 // weigh notes the most memory that the process has resident until it ends. What
 // the system tells of processes that have ended counts their parent's memory, too.
 func (c *child) weigh() {
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		peak := peakMemory(strconv.Itoa(c.cmd.Process.Pid))

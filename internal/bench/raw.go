@@ -35,7 +35,7 @@ func (w *world) bare(ctx context.Context) (*Rate, error) {
 	case ManyBatches:
 		one := *w
 		one.Batches = 1
-		m, err := one.fleet(ctx)
+		m, err := one.queued(ctx)
 		w.drop = one.drop
 		return &m.Rate, err
 	}

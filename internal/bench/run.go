@@ -23,6 +23,8 @@ func (w *world) measure(ctx context.Context) (Measured, error) {
 		return w.idle(ctx)
 	case w.Mode == Submit:
 		return w.submit(ctx)
+	case w.Mode == ManyBatches:
+		return w.queued(ctx)
 	case w.Workers > 0:
 		return w.fleet(ctx)
 	}
@@ -107,15 +109,45 @@ func (w *world) fleet(ctx context.Context) (m Measured, err error) {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, f.stop(nil)) }()
-	manifests, err := w.divide(f.dir)
+	if err := f.startWorkers(ctx); err != nil {
+		return m, err
+	}
+	u := beginUsage()
+	b, err := app.Submit(ctx, f.cfg, w.batch(f.dir, "bench"), true, zerolog.Nop())
+	if err == nil {
+		err = complete(b.Summary)
+	}
+	if err != nil {
+		return m, err
+	}
+	return f.measured(ctx, u, []string{b.ID}, b.Counts.Bytes)
+}
+
+// queued restores batches that are all submitted before the first worker starts.
+func (w *world) queued(ctx context.Context) (m Measured, err error) {
+	f, err := w.startFleet(ctx)
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, f.stop(nil)) }()
+	batches, err := f.submitAll(ctx)
 	if err != nil {
 		return m, err
 	}
 	u := beginUsage()
-	batches, bytes, err := w.restoreAll(ctx, f, manifests)
-	if err != nil {
+	if err := f.startWorkers(ctx); err != nil {
 		return m, err
 	}
+	if err := f.await(ctx, len(batches)); err != nil {
+		return m, err
+	}
+	return f.measured(ctx, u, batches, w.corpus.bytes)
+}
+
+// measured are the figures of a fleet that has just restored the batches; it
+// stops the fleet.
+func (f *fleet) measured(ctx context.Context, u usage, batches []string, bytes int64) (m Measured, err error) {
+	w := f.world
 	took, cpu := u.since()
 	m.Rate = newRate(int64(w.Items), bytes, took)
 	families, err := f.scrape(ctx)
@@ -169,6 +201,9 @@ func (w *world) idle(ctx context.Context) (m Measured, err error) {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, f.stop(nil)) }()
+	if err := f.startWorkers(ctx); err != nil {
+		return m, err
+	}
 	before, err := f.cpuNow()
 	if err != nil {
 		return m, err
