@@ -118,7 +118,7 @@ func (n *restoredNotes) added(ctx context.Context, events []RestoreEvent, many i
 func (n *restoredNotes) run(ctx context.Context, prepared *[2]*sql.Stmt, before, row, after string, rows int) (sql.Result, error) {
 	which := min(rows-1, 1)
 	if prepared[which] == nil {
-		stmt, err := n.tx.PrepareContext(ctx, before+row+strings.Repeat(", "+row, rows-1)+after)
+		stmt, err := n.tx.PrepareContext(ctx, before+row+strings.Repeat(", "+row, rows-1)+after) //nolint:sqlclosecheck // close does
 		if err != nil {
 			return nil, err
 		}
