@@ -254,12 +254,16 @@ type child struct {
 	peak   int64
 }
 
+// weighEvery is how often the memory of a process is looked at: at first, and in
+// the end, for looking costs a little, which counts as the measured work's.
+const weighFirst, weighEvery = 5 * time.Millisecond, 250 * time.Millisecond
+
 // weigh notes the most memory that the process has resident until it ends. What
 // the system tells of processes that have ended counts their parent's memory, too.
 func (c *child) weigh() {
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTimer(weighFirst)
 	defer tick.Stop()
-	for {
+	for every := weighFirst; ; {
 		peak := peakMemory(strconv.Itoa(c.cmd.Process.Pid))
 		c.mu.Lock()
 		c.peak = max(c.peak, peak)
@@ -268,6 +272,8 @@ func (c *child) weigh() {
 		case <-c.ended:
 			return
 		case <-tick.C:
+			every = min(2*every, weighEvery)
+			tick.Reset(every)
 		}
 	}
 }

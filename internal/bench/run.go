@@ -191,8 +191,9 @@ func (w *world) submit(ctx context.Context) (m Measured, err error) {
 	return m, nil
 }
 
-// idleFor is how long an idle fleet is watched.
-const idleFor = 20 * time.Second
+// idleFor is how long an idle fleet is watched, from settledAfter on: programs
+// that have just started are not idle.
+const idleFor, settledAfter = 20 * time.Second, 5 * time.Second
 
 // idle measures a fleet that has nothing to do.
 func (w *world) idle(ctx context.Context) (m Measured, err error) {
@@ -204,15 +205,16 @@ func (w *world) idle(ctx context.Context) (m Measured, err error) {
 	if err := f.startWorkers(ctx); err != nil {
 		return m, err
 	}
+	if err := pause(ctx, settledAfter); err != nil {
+		return m, err
+	}
+	u := beginUsage()
 	before, err := f.cpuNow()
 	if err != nil {
 		return m, err
 	}
-	u := beginUsage()
-	select {
-	case <-ctx.Done():
-		return m, ctx.Err()
-	case <-time.After(idleFor):
+	if err := pause(ctx, idleFor); err != nil {
+		return m, err
 	}
 	took, cpu := u.since()
 	after, err := f.cpuNow()
@@ -225,6 +227,16 @@ func (w *world) idle(ctx context.Context) (m Measured, err error) {
 	err = f.stop(func(role string, peak int64, _ time.Duration) { m.Processes = append(m.Processes, Process{role, peak}) })
 	m.Processes = append(m.Processes, Process{"broker", own})
 	return m, err
+}
+
+// pause waits, or gives the error of the context if that ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }
 
 // divide divides the manifest into those of the batches.
