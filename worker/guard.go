@@ -19,8 +19,10 @@ const (
 	probeTimeout = 5 * time.Second
 )
 
-// guard stands between the worker and the archive. When the archive is away it
-// holds the group until the archive is back, which costs no attempt.
+// guard stands between the worker and what it works on: the archive, and
+// destinations on servers. When one of them is away it holds the group until it is
+// back, which costs no attempt. Only the archive can be probed; a destination is
+// tried.
 type guard struct {
 	restorer Restorer
 	ping     func(context.Context) error
@@ -30,7 +32,6 @@ type guard struct {
 
 func newGuard(r Restorer, cfg Config, log zerolog.Logger) *guard {
 	return &guard{restorer: r, ping: cfg.Ping, timeout: cfg.Timeout, breaker: gobreaker.NewCircuitBreaker[[]schemas.Result](gobreaker.Settings{
-		Name:         "archive",
 		MaxRequests:  1,
 		BucketPeriod: time.Second,
 		Interval:     10 * time.Second,
@@ -39,13 +40,13 @@ func newGuard(r Restorer, cfg Config, log zerolog.Logger) *guard {
 		IsSuccessful: func(err error) bool { return !isDown(err) },
 		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
-			log.Warn().Stringer("from", from).Stringer("to", to).Msg("archive breaker")
+			log.Warn().Stringer("from", from).Stringer("to", to).Msg("breaker in front of archive and destinations")
 			cfg.Observer.Breaker(to.String())
 		},
 	})}
 }
 
-// restore restores a group within ctx. While the archive is away it waits, but
+// restore restores a group within ctx. While what it needs is away it waits, but
 // only until stop ends. An error of the archive that is not about the group as a
 // whole is narrowed down to the items that cause it, and so is a group that does
 // not end in time. The error is that of one of the contexts.

@@ -74,7 +74,7 @@ type Observer interface {
 	Settled(results []schemas.Result, took time.Duration)
 	// Retried: an attempt failed with the code and will be repeated.
 	Retried(code schemas.Code)
-	// Breaker: the breaker in front of the archive is closed, half-open or open.
+	// Breaker: the breaker in front of archive and destinations is closed, half-open or open.
 	Breaker(state string)
 }
 

@@ -18,12 +18,14 @@ type Metrics struct {
 	results  *prometheus.CounterVec
 	bytes    prometheus.Counter
 	attempts *prometheus.CounterVec
-	stages   map[string]prometheus.Observer
-	groups   map[string]prometheus.Observer
 	inHand   prometheus.Gauge
 	breaker  *prometheus.GaugeVec
 	recorded *prometheus.CounterVec
 	batches  *prometheus.CounterVec
+
+	// Of items, and of groups of them.
+	queue, read, decode, write, total prometheus.Observer
+	sync, settle, record              prometheus.Observer
 }
 
 // stageBuckets are seconds: a group of small files takes tens of milliseconds, a
@@ -51,7 +53,7 @@ func NewMetrics() *Metrics {
 			Name: "exhume_worker_items_in_hand", Help: "Items that this worker holds.",
 		}),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "exhume_worker_breaker_state", Help: "1 for the state that the breaker in front of the archive is in.",
+			Name: "exhume_worker_breaker_state", Help: "1 for the state that the breaker in front of archive and destinations is in.",
 		}, []string{"state"}),
 		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "exhume_collector_recorded_total", Help: "Results recorded in ledger and evidence, by outcome and error code.",
@@ -59,20 +61,16 @@ func NewMetrics() *Metrics {
 		batches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "exhume_collector_batches_ended_total", Help: "Batches that ended, by state.",
 		}, []string{"state"}),
-		stages: map[string]prometheus.Observer{}, groups: map[string]prometheus.Observer{},
 	}
 	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "exhume_worker_stage_seconds", Help: "Where an item's time went; work that a group shares counts in full for each item.", Buckets: stageBuckets,
 	}, []string{"stage"})
-	for _, stage := range []string{"queue", "read", "decode", "write", "total"} {
-		m.stages[stage] = stages.WithLabelValues(stage)
-	}
+	m.queue, m.read, m.decode = stages.WithLabelValues("queue"), stages.WithLabelValues("read"), stages.WithLabelValues("decode")
+	m.write, m.total = stages.WithLabelValues("write"), stages.WithLabelValues("total")
 	groups := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "exhume_group_seconds", Help: "What a group of items took: to become durable, to have its results stored, to be recorded.", Buckets: groupBuckets,
 	}, []string{"stage"})
-	for _, stage := range []string{"sync", "settle", "record"} {
-		m.groups[stage] = groups.WithLabelValues(stage)
-	}
+	m.sync, m.settle, m.record = groups.WithLabelValues("sync"), groups.WithLabelValues("settle"), groups.WithLabelValues("record")
 	m.registry.MustRegister(m.results, m.bytes, m.attempts, stages, groups, m.inHand, m.breaker, m.recorded, m.batches,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.Breaker("closed")
@@ -92,21 +90,38 @@ func (m *Metrics) Gauge(name, help string, read func() float64) {
 func (m *Metrics) InHand(delta int) { m.inHand.Add(float64(delta)) }
 
 // Synced counts a group whose files became durable in that time.
-func (m *Metrics) Synced(took time.Duration) { m.groups["sync"].Observe(took.Seconds()) }
+func (m *Metrics) Synced(took time.Duration) { m.sync.Observe(took.Seconds()) }
 
 // Settled counts final results of a worker, which were stored in that time.
 func (m *Metrics) Settled(results []schemas.Result, took time.Duration) {
-	m.groups["settle"].Observe(took.Seconds())
+	m.settle.Observe(took.Seconds())
+	tally(m.results, results)
 	for i := range results {
 		r := &results[i]
-		m.results.WithLabelValues(string(r.Outcome), string(r.Code)).Inc()
 		if r.Outcome == schemas.OutcomeRestored {
 			m.bytes.Add(float64(r.Size))
 		}
-		d := &r.Durations
-		for stage, ms := range map[string]float64{"queue": d.Queue, "read": d.Read, "decode": d.Decode, "write": d.Write, "total": d.Total} {
-			m.stages[stage].Observe(ms / 1000)
-		}
+		m.queue.Observe(r.Durations.Queue / 1000)
+		m.read.Observe(r.Durations.Read / 1000)
+		m.decode.Observe(r.Durations.Decode / 1000)
+		m.write.Observe(r.Durations.Write / 1000)
+		m.total.Observe(r.Durations.Total / 1000)
+	}
+}
+
+// tally counts results by outcome and code, each kind once: finding a counter
+// costs more than counting.
+func tally(counters *prometheus.CounterVec, results []schemas.Result) {
+	type kind struct {
+		outcome schemas.Outcome
+		code    schemas.Code
+	}
+	kinds := map[kind]int{}
+	for i := range results {
+		kinds[kind{results[i].Outcome, results[i].Code}]++
+	}
+	for k, n := range kinds {
+		counters.WithLabelValues(string(k.outcome), string(k.code)).Add(float64(n))
 	}
 }
 
@@ -116,7 +131,7 @@ func (m *Metrics) Retried(code schemas.Code) { m.attempts.WithLabelValues(string
 // breakerStates are the states of gobreaker.
 var breakerStates = []string{"closed", "half-open", "open"}
 
-// Breaker notes the state of the breaker in front of the archive.
+// Breaker notes the state of the breaker in front of archive and destinations.
 func (m *Metrics) Breaker(state string) {
 	for _, s := range breakerStates {
 		v := 0.0
@@ -129,10 +144,8 @@ func (m *Metrics) Breaker(state string) {
 
 // Recorded counts results that a collector recorded in that time.
 func (m *Metrics) Recorded(results []schemas.Result, took time.Duration) {
-	m.groups["record"].Observe(took.Seconds())
-	for i := range results {
-		m.recorded.WithLabelValues(string(results[i].Outcome), string(results[i].Code)).Inc()
-	}
+	m.record.Observe(took.Seconds())
+	tally(m.recorded, results)
 }
 
 // Ended counts a batch that ended.
