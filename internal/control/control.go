@@ -105,6 +105,9 @@ func (c *Control) reconcile(ctx context.Context) error {
 		return err
 	}
 	for _, id := range shown {
+		if id == schemas.Single {
+			continue // whose requests may come before Stand, and wait
+		}
 		s, found, err := c.book.Find(ctx, id)
 		if err != nil {
 			return err

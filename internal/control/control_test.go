@@ -114,6 +114,7 @@ func TestReconcile(t *testing.T) {
 		{"ended and shown", []schemas.Summary{summary("b", schemas.StatePartial, 5, 4)}, []string{"b"}, []string{"retire b"}},
 		{"ended", []schemas.Summary{summary("b", schemas.StateSucceeded, 5, 5)}, nil, nil},
 		{"unknown and shown", nil, []string{"b"}, []string{"retire b"}},
+		{"single requests of before the first Stand", nil, []string{schemas.Single}, nil},
 		{"all at once", []schemas.Summary{
 			summary("a", schemas.StateOpen, 0, 0), summary("b", schemas.StateFailed, 1, 0), summary("c", schemas.StateRunning, 0, 0),
 		}, []string{"a", "b", "d"}, []string{"activate a", "activate c", "finish c", "retire b", "retire d"}},
