@@ -158,6 +158,9 @@ func Run(ctx context.Context, o Options) (r Report, err error) {
 	for i := range o.Runs {
 		o.Say("run %d of %d", i+1, o.Runs)
 		one, err := w.run(ctx)
+		if ctx.Err() != nil {
+			return r, app.ErrInterrupted // whatever else that has broken off
+		}
 		if err != nil {
 			return r, err
 		}
