@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/exhume/exhume/internal/archive"
 	"github.com/exhume/exhume/internal/objects"
+	"github.com/exhume/exhume/internal/restore"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -81,13 +81,12 @@ func openSource(ctx context.Context, cfg *Config) (*source, error) {
 	return &source{r, o}, nil
 }
 
-// Lookup finds artifacts. Those whose bytes are elsewhere pass for very long
-// ones, so that they are asked for one by one, as streams.
+// Lookup finds artifacts, and says which of them lie elsewhere.
 func (s *source) Lookup(ctx context.Context, tombstones []string) (map[string]schemas.Artifact, error) {
 	found, err := s.Reader.Lookup(ctx, tombstones)
 	for tombstone, a := range found {
 		if a.Stored < 0 && elsewhere(a.URL) {
-			a.Stored = math.MaxInt64
+			a.Stored = restore.Elsewhere
 			found[tombstone] = a
 		}
 	}
@@ -96,7 +95,7 @@ func (s *source) Lookup(ctx context.Context, tombstones []string) (map[string]sc
 
 // Open streams the decoded content of one artifact, wherever its bytes are.
 func (s *source) Open(ctx context.Context, a schemas.Artifact) (io.ReadCloser, error) {
-	if a.Stored != math.MaxInt64 {
+	if a.Stored != restore.Elsewhere {
 		return s.Reader.Open(ctx, a)
 	}
 	blob, _, err := s.objects.Open(ctx, a.URL)

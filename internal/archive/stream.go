@@ -34,7 +34,8 @@ func (r *Reader) Open(ctx context.Context, a schemas.Artifact) (io.ReadCloser, e
 // DecodeStream decodes the stored bytes of an artifact as they come; see
 // Reader.Open. It closes blob with the stream, or at once when it fails.
 func DecodeStream(a schemas.Artifact, blob io.ReadCloser) (io.ReadCloser, error) {
-	in := bufio.NewReaderSize(blob, blobChunk)
+	// What is small is rarely stored in more bytes than it has.
+	in := bufio.NewReaderSize(blob, int(min(max(a.Size, 0)+512, blobChunk)))
 	c, err := streamContent(a, in)
 	if err != nil {
 		_ = blob.Close()

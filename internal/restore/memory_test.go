@@ -78,9 +78,9 @@ func TestCostsFit(t *testing.T) {
 	for _, memory := range []int64{0, 1, MinMemory, DefaultMemory, 1 << 40} {
 		for _, threads := range []int{1, 4, 10_000} {
 			r := run{Restorer: New(nil, nil, nil, Config{Memory: memory, Threads: threads})}
-			var chunk []int
+			var chunk [][]int
 			for i := range 512 {
-				chunk = append(chunk, i)
+				chunk = append(chunk, []int{i})
 				r.artifacts = append(r.artifacts, schemas.Artifact{Size: r.small, Stored: r.small})
 			}
 			if got := r.smallCost(chunk, r.chunk); got > r.capacity || got < r.chunk {
@@ -89,6 +89,9 @@ func TestCostsFit(t *testing.T) {
 			for _, size := range []int64{-1 << 50, -1, 0, 1, 8 << 20, 1 << 50} {
 				if got := r.windowCost(schemas.Artifact{Size: size}); got > r.capacity || got <= 0 {
 					t.Errorf("memory %d: a stream of %d bytes costs %d of %d", memory, size, got, r.capacity)
+				}
+				if got := r.fetchCost(schemas.Artifact{Size: min(size, r.small)}); got > r.capacity || got <= 0 {
+					t.Errorf("memory %d: fetching %d bytes costs %d of %d", memory, size, got, r.capacity)
 				}
 			}
 		}

@@ -22,6 +22,7 @@ import (
 // Source is the archive as a restorer sees it.
 type Source interface {
 	// Lookup finds many tombstones in one statement; unknown ones are absent.
+	// Those whose bytes only Open gives are stored Elsewhere.
 	Lookup(ctx context.Context, tombstones []string) (map[string]schemas.Artifact, error)
 	// Blobs reads the stored bytes of many artifacts in one statement. A blob
 	// is valid only during the call of each.
@@ -74,6 +75,7 @@ type Restorer struct {
 	// streamed. chunk is how many stored bytes of small ones are read at once.
 	small, chunk int64
 	threads      int
+	fetches      int
 	synced       func(time.Duration)
 }
 
@@ -85,6 +87,9 @@ type Config struct {
 	// Threads is how many items of a group are decoded and written at a time
 	// (default: one for each processor).
 	Threads int
+	// Fetches is how many small artifacts of a group that lie elsewhere are
+	// waited for at a time (default DefaultFetches).
+	Fetches int
 	// Synced, if set, is told how long it took to make a group durable. It is
 	// called by several goroutines and must return at once.
 	Synced func(took time.Duration)
@@ -98,6 +103,9 @@ func New(source Source, decode Decode, newGroup NewGroup, cfg Config) *Restorer 
 	if cfg.Threads == 0 {
 		cfg.Threads = runtime.GOMAXPROCS(0)
 	}
+	if cfg.Fetches == 0 {
+		cfg.Fetches = DefaultFetches
+	}
 	if cfg.Synced == nil {
 		cfg.Synced = func(time.Duration) {}
 	}
@@ -106,7 +114,7 @@ func New(source Source, decode Decode, newGroup NewGroup, cfg Config) *Restorer 
 		source: source, decode: decode, newGroup: newGroup,
 		memory: semaphore.NewWeighted(memory), capacity: memory,
 		small: memory / 256, chunk: memory / 16,
-		threads: cfg.Threads, synced: cfg.Synced,
+		threads: cfg.Threads, fetches: cfg.Fetches, synced: cfg.Synced,
 	}
 }
 

@@ -25,13 +25,20 @@ type run struct {
 
 // write reads, decodes and stages the wanted items. An error means that the
 // archive could not be read or that the destination is away.
+//
+// What is small is read, decoded and checked once, however many items want it.
 func (r *run) write(ctx context.Context, wanted []int) error {
-	var chunk, large []int
+	var chunk, away [][]int
+	var large []int
 	var stored int64
-	for _, i := range wanted {
-		a := &r.artifacts[i]
+	for _, wanting := range r.byArtifact(wanted) {
+		a := &r.artifacts[wanting[0]]
+		if a.Size <= r.small && a.Stored == Elsewhere {
+			away = append(away, wanting)
+			continue
+		}
 		if a.Size > r.small || a.Stored > r.small {
-			large = append(large, i)
+			large = append(large, wanting...)
 			continue
 		}
 		if stored+a.Stored > r.chunk {
@@ -42,20 +49,38 @@ func (r *run) write(ctx context.Context, wanted []int) error {
 			large = append(large, grown...)
 			chunk, stored = chunk[:0], 0
 		}
-		chunk = append(chunk, i)
+		chunk = append(chunk, wanting)
 		stored += a.Stored
 	}
 	grown, err := r.writeSmall(ctx, chunk, stored)
 	if err != nil {
 		return err
 	}
+	if err := spread(ctx, r.fetches, away, r.writeAway); err != nil {
+		return err
+	}
 	return r.each(ctx, append(large, grown...), r.writeLarge)
 }
 
-// writeSmall stages items whose stored bytes, so many in all, are read in one
-// statement. It gives back the items whose stored bytes have grown since the
-// look-up: there is no room for them here.
-func (r *run) writeSmall(ctx context.Context, chunk []int, stored int64) (grown []int, err error) {
+// byArtifact puts the items that want one artifact together.
+func (r *run) byArtifact(items []int) [][]int {
+	place := make(map[string]int, len(items))
+	groups := make([][]int, 0, len(items))
+	for at, i := range items {
+		if k, ok := place[r.artifacts[i].ID]; ok {
+			groups[k] = append(groups[k], i)
+			continue
+		}
+		place[r.artifacts[i].ID] = len(groups)
+		groups = append(groups, items[at:at+1:at+1]) // most have one item: no memory of their own
+	}
+	return groups
+}
+
+// writeSmall stages the items of artifacts whose stored bytes, so many in all,
+// are read in one statement. It gives back the items whose stored bytes have
+// grown since the look-up: there is no room for them here.
+func (r *run) writeSmall(ctx context.Context, chunk [][]int, stored int64) (grown []int, err error) {
 	if len(chunk) == 0 {
 		return nil, nil
 	}
@@ -71,43 +96,40 @@ func (r *run) writeSmall(ctx context.Context, chunk []int, stored int64) (grown 
 		return nil, err
 	}
 	read := since(start)
-	fits := make([]int, 0, len(chunk))
-	for _, i := range chunk {
-		r.done[i].Durations.Read += read
-		if tooLong[r.artifacts[i].ID] {
-			grown = append(grown, i)
+	fits := make([][]int, 0, len(chunk))
+	for _, wanting := range chunk {
+		for _, i := range wanting {
+			r.done[i].Durations.Read += read
+		}
+		if tooLong[r.artifacts[wanting[0]].ID] {
+			grown = append(grown, wanting...)
 		} else {
-			fits = append(fits, i)
+			fits = append(fits, wanting)
 		}
 	}
-	return grown, r.each(ctx, fits, func(ctx context.Context, i int) error {
-		if blob, ok := blobs[r.artifacts[i].ID]; ok {
-			return r.stageSmall(i, blob)
+	return grown, spread(ctx, r.threads, fits, func(ctx context.Context, wanting []int) error {
+		if blob, ok := blobs[r.artifacts[wanting[0]].ID]; ok {
+			return r.writeBlob(ctx, wanting, blob)
 		}
-		return r.vanished(ctx, i)
+		return r.each(ctx, wanting, r.vanished)
 	})
 }
 
 // smallCost is what a chunk may hold: the stored bytes, and on each thread one
 // content with the byte that tells it from a longer one.
-func (r *run) smallCost(chunk []int, stored int64) int64 {
+func (r *run) smallCost(chunk [][]int, stored int64) int64 {
 	var largest int64
-	for _, i := range chunk {
-		largest = max(largest, r.artifacts[i].Size)
+	for _, wanting := range chunk {
+		largest = max(largest, r.artifacts[wanting[0]].Size)
 	}
 	return min(stored+int64(min(r.threads, len(chunk)))*(largest+1), r.capacity)
 }
 
-// readBlobs reads the stored bytes of items into one buffer of so many bytes.
-// Items with the same content share theirs.
-func (r *run) readBlobs(ctx context.Context, chunk []int, stored int64) (blobs map[string][]byte, tooLong map[string]bool, err error) {
-	asked := make(map[string]bool, len(chunk))
-	ids := make([]string, 0, len(chunk))
-	for _, i := range chunk {
-		if id := r.artifacts[i].ID; !asked[id] {
-			asked[id] = true
-			ids = append(ids, id)
-		}
+// readBlobs reads the stored bytes of artifacts into one buffer of so many bytes.
+func (r *run) readBlobs(ctx context.Context, chunk [][]int, stored int64) (blobs map[string][]byte, tooLong map[string]bool, err error) {
+	ids := make([]string, len(chunk))
+	for k, wanting := range chunk {
+		ids[k] = r.artifacts[wanting[0]].ID
 	}
 	blobs, tooLong = make(map[string][]byte, len(ids)), map[string]bool{}
 	buf := make([]byte, 0, stored)
@@ -124,33 +146,52 @@ func (r *run) readBlobs(ctx context.Context, chunk []int, stored int64) (blobs m
 	return blobs, tooLong, err
 }
 
-// stageSmall stages one item whose stored bytes are in memory. The error means
-// that the destination is away.
-func (r *run) stageSmall(i int, blob []byte) error {
-	d, a := &r.done[i], r.artifacts[i]
+// writeBlob stages the items that want one artifact, whose stored bytes are in
+// memory. The error means that the destination is away or the context has ended.
+func (r *run) writeBlob(ctx context.Context, wanting []int, blob []byte) error {
 	start := time.Now()
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	content, err := r.decode(a, blob, (*buf)[:0])
+	content, err := r.decode(r.artifacts[wanting[0]], blob, (*buf)[:0])
 	if err != nil {
-		fail(d, err)
-		return nil
+		return r.judge(wanting, err)
 	}
 	*buf = content
+	return r.stage(ctx, wanting, content, start)
+}
+
+// stage checks a content, whose decoding began at start, and stages it for each
+// item that wants it. The error means that the destination is away or the context
+// has ended.
+func (r *run) stage(ctx context.Context, wanting []int, content []byte, start time.Time) error {
 	sum := sha256.Sum256(content)
-	if err := check(a, int64(len(content)), sum[:]); err != nil {
-		fail(d, err)
+	decode := since(start)
+	return r.each(ctx, wanting, func(_ context.Context, i int) error {
+		d, a := &r.done[i], r.artifacts[i]
+		if err := check(a, int64(len(content)), sum[:]); err != nil {
+			fail(d, err)
+			return nil
+		}
+		d.Durations.Decode = decode
+		start := time.Now()
+		err := r.group.Write(i, d.Output, a.Size, a.SHA256, func(w io.Writer) error {
+			_, err := w.Write(content)
+			return err
+		})
+		d.Durations.Write = since(start)
+		if err != nil {
+			return judge(d, err)
+		}
 		return nil
-	}
-	d.Durations.Decode = since(start)
-	start = time.Now()
-	err = r.group.Write(i, d.Output, a.Size, a.SHA256, func(w io.Writer) error {
-		_, err := w.Write(content)
-		return err
 	})
-	d.Durations.Write = since(start)
-	if err != nil {
-		return judge(d, err)
+}
+
+// judge judges each of the items that want one artifact, which cannot be had.
+func (r *run) judge(wanting []int, err error) error {
+	for _, i := range wanting {
+		if err := judge(&r.done[i], err); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -174,7 +215,13 @@ func (r *run) writeLarge(ctx context.Context, i int) error {
 	start := time.Now()
 	var reading time.Duration
 	err := r.group.Write(i, d.Output, a.Size, a.SHA256, func(w io.Writer) error {
-		return r.stream(ctx, a, w, &reading)
+		h := sha256.New()
+		n, took, err := r.stream(ctx, a, io.MultiWriter(w, h))
+		reading = took
+		if err != nil {
+			return err
+		}
+		return check(a, n, h.Sum(nil))
 	})
 	d.Durations.Decode = float64(reading.Microseconds()) / 1000
 	d.Durations.Write = since(start) - d.Durations.Decode
@@ -187,23 +234,20 @@ func (r *run) writeLarge(ctx context.Context, i int) error {
 	return judge(d, err)
 }
 
-// stream copies the content of an artifact to w and checks it.
-func (r *run) stream(ctx context.Context, a schemas.Artifact, w io.Writer, reading *time.Duration) (err error) {
+// stream copies the content of an artifact to w, up to one byte more than
+// declared, and says how long its reads took.
+func (r *run) stream(ctx context.Context, a schemas.Artifact, w io.Writer) (n int64, reading time.Duration, err error) {
 	content, err := r.source.Open(ctx, a)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	defer func() {
 		if cerr := content.Close(); err == nil {
 			err = cerr
 		}
 	}()
-	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(&timed{r: content, spent: reading}, a.Size+1))
-	if err != nil {
-		return err
-	}
-	return check(a, n, h.Sum(nil))
+	n, err = io.Copy(w, io.LimitReader(&timed{r: content, spent: &reading}, a.Size+1))
+	return n, reading, err
 }
 
 // vanished fails an item whose bytes went away after the look-up, for the reason
@@ -225,11 +269,19 @@ func (r *run) vanished(ctx context.Context, i int) error {
 	return nil
 }
 
-// each calls f for each of the items on a few goroutines.
+// each calls f for each of the items on as many goroutines as there are threads.
 func (r *run) each(ctx context.Context, items []int, f func(context.Context, int) error) error {
+	return spread(ctx, r.threads, items, f)
+}
+
+// spread calls f for each of the items on up to n goroutines, until one fails.
+func spread[T any](ctx context.Context, n int, items []T, f func(context.Context, T) error) error {
+	if len(items) == 1 { // as most calls have it
+		return f(ctx, items[0])
+	}
 	var next atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	for range min(r.threads, len(items)) {
+	for range min(n, len(items)) {
 		g.Go(func() error {
 			for {
 				k := int(next.Add(1)) - 1
