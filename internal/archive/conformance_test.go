@@ -177,6 +177,11 @@ func TestListOrder(t *testing.T) {
 			{"since elsewhere", Query{Since: mustTime(t, "2026-01-02T12:30:00+02:00")}, []string{"src/3.go", "src/2.go", "src/1.go", "src/4.go"}},
 			{"since and repo and limit", Query{Since: mustTime(t, "2025-01-02T12:30:00Z"), Repo: "acme/demo", Limit: 1}, []string{"src/3.go"}},
 			{"since later", Query{Since: mustTime(t, "2026-01-04T00:00:00Z")}, nil},
+			{"until", Query{Until: mustTime(t, "2026-01-02T11:00:00Z")}, []string{"src/4.go", "src/0.go", "src/5.go"}},
+			{"until elsewhere", Query{Until: mustTime(t, "2026-01-02T12:30:00+02:00")}, []string{"src/0.go", "src/5.go"}},
+			{"a day", Query{Since: mustTime(t, "2026-01-02T00:00:00Z"), Until: mustTime(t, "2026-01-03T00:00:00Z")},
+				[]string{"src/2.go", "src/1.go", "src/4.go", "src/0.go"}},
+			{"limit of what matches", Query{Paths: []string{"src/[0-2].go"}, Limit: 2}, []string{"src/2.go", "src/1.go"}},
 		} {
 			got := list(t, r, tt.q)
 			if diff := cmp.Diff(tt.want, paths(got)); diff != "" {
@@ -192,6 +197,99 @@ func TestListOrder(t *testing.T) {
 				t.Error(err)
 			}
 			break // leaving early must not hold a connection
+		}
+	})
+}
+
+// Each field of a query keeps items by itself, and text is compared to the letter.
+func TestListFilters(t *testing.T) {
+	everyEngine(t, func(t *testing.T, e engine) {
+		url := e.place(t)
+		var items []NewItem
+		for i, n := range []NewItem{
+			{Path: "docs/a.md", Kind: "doc", Reason: "legacy", By: "ann", Tags: []string{"v1", "hot"}},
+			{Path: "docs/deep/b.md", Kind: "doc", Reason: "dead", By: "Ann", Tags: []string{"v1"}},
+			{Path: "Docs/c.md", Kind: "doc", Reason: "dead", By: "ann ", Tags: []string{"V1", "hot"}},
+			{Path: "100%_!/d.go", Kind: "code", Reason: "dead", By: "bob", Tags: []string{"' OR 1=1 --"}},
+			{Path: "100xy!/e.go", Kind: "code", Reason: "pruned", By: "bob"},
+			{Path: "naïve-日本/f.txt", Kind: "asset", Reason: "replaced", By: "bob"},
+			{Path: "there/g", Kind: "asset", Reason: "replaced", By: "bob"},
+			{Path: "lost/h", Kind: "asset", Reason: "replaced", By: "bob"},
+			{Path: "lost/i", Kind: "asset", Reason: "replaced", By: "bob"},
+		} {
+			n.Repo, n.Commit, n.Content = "acme/app", "c0ffee", []byte{byte(i)}
+			items = append(items, n)
+		}
+		items[2].Repo, items[3].Repo = "ACME/app", "acme/app "
+		storeAll(t, createWriter(t, url), items...)
+		of := func(path string) string {
+			return `storage_driver = 'object' WHERE id = (SELECT artifact_id FROM item WHERE path = '` + path + `')`
+		}
+		e.exec(t, url,
+			`UPDATE artifact SET blob_bytes = NULL, object_url = 'purged://dual-control', `+of("100xy!/e.go"),
+			`UPDATE artifact SET blob_bytes = NULL, object_url = 's3://b/k', `+of("there/g"),
+			`UPDATE artifact SET blob_bytes = NULL, `+of("lost/h"),
+			`UPDATE artifact SET blob_bytes = NULL, object_url = '', `+of("lost/i"))
+		r := openReader(t, url)
+		for _, tt := range []struct {
+			name string
+			q    Query
+			want string // the last letters of the paths' names, in order
+		}{
+			{"all", Query{}, "abcdefghi"},
+			{"repo", Query{Repo: "acme/app"}, "abefghi"},
+			{"repo in upper case", Query{Repo: "ACME/app"}, "c"},
+			{"repo with a blank", Query{Repo: "acme/app "}, "d"},
+			{"no repo", Query{Repo: "' OR 1=1 --"}, ""},
+			{"tag", Query{Tags: []string{"v1"}}, "ab"},
+			{"tags", Query{Tags: []string{"hot", "v1"}}, "a"},
+			{"tag in upper case", Query{Tags: []string{"V1"}}, "c"},
+			{"strange tag", Query{Tags: []string{"' OR 1=1 --"}}, "d"},
+			{"no tag", Query{Tags: []string{"v1", "none"}}, ""},
+			{"kind", Query{Kind: "code"}, "de"},
+			{"reason", Query{Reason: "legacy"}, "a"},
+			{"archived by", Query{ArchivedBy: "ann"}, "a"},
+			{"archived by in upper case", Query{ArchivedBy: "Ann"}, "b"},
+			{"path", Query{Paths: []string{"docs/a.md"}}, "a"},
+			{"below", Query{Paths: []string{"docs/**"}}, "ab"},
+			{"one level", Query{Paths: []string{"docs/*"}}, "a"},
+			{"any depth", Query{Paths: []string{"**/*.md"}}, "abc"},
+			{"either path", Query{Paths: []string{"docs/**", "100*/?.go"}}, "abde"},
+			{"signs of LIKE", Query{Paths: []string{"100%_!/**"}}, "d"},
+			{"signs of LIKE as letters", Query{Paths: []string{"100xy!/*"}}, "e"},
+			{"not ASCII", Query{Paths: []string{"naïve-日*/**"}}, "f"},
+			{"no path", Query{Paths: []string{"docs"}}, ""},
+			{"restorable", Query{Restorable: true}, "abcdfg"},
+			{"all at once", Query{Repo: "acme/app", Tags: []string{"v1"}, Kind: "doc", Reason: "dead", ArchivedBy: "Ann", Restorable: true,
+				Paths: []string{"docs/**"}, Since: mustTime(t, "2020-01-01T00:00:00Z"), Until: mustTime(t, "2120-01-01T00:00:00Z"), Limit: 5}, "b"},
+		} {
+			var got []string
+			for _, item := range list(t, r, tt.q) {
+				name := item.Path[strings.LastIndexByte(item.Path, '/')+1:]
+				got = append(got, name[:1])
+			}
+			slices.Sort(got) // they are of the same second
+			if strings.Join(got, "") != tt.want {
+				t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+			}
+		}
+		seq := r.List(t.Context(), Query{Paths: []string{"docs/**"}, Limit: 1})
+		for range 2 {
+			n := 0
+			for _, err := range seq {
+				if err != nil {
+					t.Error(err)
+				}
+				n++
+			}
+			if n != 1 {
+				t.Errorf("a sequence has %d items, want 1 each time", n)
+			}
+		}
+		for _, err := range r.List(t.Context(), Query{Paths: []string{"a/["}}) {
+			if err == nil || !strings.Contains(err.Error(), `pattern "a/["`) {
+				t.Errorf("a bad pattern: %v", err)
+			}
 		}
 	})
 }

@@ -35,12 +35,25 @@ func StateOf(stored int64, url string) State {
 // purgeMark begins the object URL of a purged artifact.
 const purgeMark = "purged:"
 
-// Query chooses items for List.
+// Query chooses items for List: those that all of its fields keep. Text is
+// compared to the letter.
 type Query struct {
 	// Repo keeps the items of one repository; empty keeps all.
 	Repo string
-	// Since keeps the items archived at this time or later; zero keeps all.
-	Since time.Time
+	// Since keeps the items archived at this time or later, Until those archived
+	// before this time; zero keeps all.
+	Since, Until time.Time
+	// Tags keeps the items that have all of these tags.
+	Tags []string
+	// Paths keeps the items whose path one of these patterns stands for (see
+	// CheckGlob); none keeps all.
+	Paths []string
+	// Kind, Reason and ArchivedBy keep the items of which the archive says so;
+	// empty keeps all.
+	Kind, Reason, ArchivedBy string
+	// Restorable keeps the items whose bytes are in the archive, or elsewhere as
+	// their object URL says.
+	Restorable bool
 	// Limit is the greatest number of items; 0 means all.
 	Limit int
 }

@@ -75,14 +75,29 @@ func (r *itemRow) finish() error {
 // sequence ends.
 func (r *Reader) List(ctx context.Context, q Query) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
-		query, args := r.source.listSQL(q)
-		err := r.each(ctx, query, args, func(rows rows) (bool, error) {
+		globs, err := parseGlobs(q.Paths)
+		if err != nil {
+			yield(Item{}, err)
+			return
+		}
+		asked, left := q, q.Limit
+		if len(globs) > 0 {
+			asked.Limit = 0 // the database does not know what matches
+		}
+		query, args := r.source.listSQL(asked)
+		err = r.each(ctx, query, args, func(rows rows) (bool, error) {
 			var row itemRow
-			err := rows.Scan(row.targets()...)
-			if err == nil {
-				err = row.finish()
+			if err := rows.Scan(row.targets()...); err != nil {
+				return false, err
 			}
-			return err == nil && yield(row.Item, nil), err
+			if !globs.match(row.Path) {
+				return true, nil
+			}
+			if err := row.finish(); err != nil {
+				return false, err
+			}
+			left-- // below 0 from the first on where there is no limit
+			return yield(row.Item, nil) && left != 0, nil
 		})
 		if err != nil {
 			yield(Item{}, r.source.fault(ctx, "listing items", err))

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/exhume/exhume/schemas"
@@ -103,26 +102,29 @@ const mariadbItemColumns = `
 // listSQL chooses the items before it looks at artifacts, whose bytes the server
 // reads to measure them.
 func (*mariadb) listSQL(q Query) (string, []any) {
-	var where []string
-	var args []any
-	if q.Repo != "" {
-		where, args = append(where, `repo = ?`), append(args, q.Repo)
-	}
+	f := newFilter(q, mariadbSame, like)
 	if !q.Since.IsZero() {
-		where, args = append(where, `archived_at >= ?`), append(args, q.Since.UTC().Format(time.DateTime))
+		f.add(`i.archived_at >= ?`, q.Since.UTC().Format(time.DateTime))
 	}
-	filter, limit := "", ""
-	if len(where) > 0 {
-		filter = ` WHERE ` + strings.Join(where, ` AND `)
+	if !q.Until.IsZero() {
+		f.add(`i.archived_at < ?`, q.Until.UTC().Format(time.DateTime))
 	}
+	limit, args := "", f.args
 	if q.Limit > 0 {
-		limit, args = ` ORDER BY archived_at DESC, id DESC LIMIT ?`, append(args, q.Limit)
+		limit, args = ` ORDER BY i.archived_at DESC, i.id DESC LIMIT ?`, append(args, q.Limit)
 	}
 	return `SELECT` + mariadbItemColumns + `
-  FROM (SELECT id, archived_at FROM item` + filter + limit + `) AS page
+  FROM (SELECT i.id, i.archived_at FROM item AS i` + f.where() + limit + `) AS page
   JOIN item AS i ON i.id = page.id
   LEFT JOIN artifact AS a ON a.id = i.artifact_id
  ORDER BY page.archived_at DESC, page.id DESC`, args
+}
+
+// mariadbSame finds by the column's collation, for which there may be an index,
+// and compares to the letter what that takes for the same: the usual ones look
+// at neither letter case nor blanks at the end.
+func mariadbSame(column, value string) (string, []any) {
+	return column + ` = ? AND CAST(CONVERT(` + column + ` USING utf8mb4) AS BINARY) = ?`, []any{value, value}
 }
 
 func (*mariadb) showSQL() string {

@@ -110,27 +110,32 @@ var postgresItemColumns = `
        (SELECT coalesce(json_agg(tag), '[]')::text FROM tag WHERE tag.item_id = i.id)`
 
 func (*postgres) listSQL(q Query) (string, []any) {
-	var where []string
-	var args []any
-	if q.Repo != "" {
-		args = append(args, q.Repo)
-		where = append(where, fmt.Sprintf(`i.repo = $%d`, len(args)))
-	}
+	f := newFilter(q, same, like)
 	if !q.Since.IsZero() {
-		args = append(args, q.Since)
-		where = append(where, fmt.Sprintf(`i.archived_at >= $%d`, len(args)))
+		f.add(`i.archived_at >= ?`, q.Since)
 	}
-	filter, limit := "", ""
-	if len(where) > 0 {
-		filter = ` WHERE ` + strings.Join(where, ` AND `)
+	if !q.Until.IsZero() {
+		f.add(`i.archived_at < ?`, q.Until)
 	}
+	where, limit, args := f.where(), "", f.args
 	if q.Limit > 0 {
-		args = append(args, q.Limit)
-		limit = fmt.Sprintf(` LIMIT $%d`, len(args))
+		limit, args = ` LIMIT ?`, append(args, q.Limit)
 	}
 	return `SELECT` + postgresItemColumns + `
-  FROM item AS i LEFT JOIN artifact AS a ON a.id = i.artifact_id` + filter + `
- ORDER BY i.archived_at DESC, i.id DESC` + limit, args
+  FROM item AS i LEFT JOIN artifact AS a ON a.id = i.artifact_id` + numbered(where+`
+ ORDER BY i.archived_at DESC, i.id DESC`+limit), args
+}
+
+// numbered turns each ? into $1, $2 and so on.
+func numbered(query string) string {
+	var b strings.Builder
+	for i, part := range strings.Split(query, "?") {
+		if i > 0 {
+			fmt.Fprintf(&b, "$%d", i)
+		}
+		b.WriteString(part)
+	}
+	return b.String()
 }
 
 func (*postgres) showSQL() string {

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"strings"
 	"time"
 )
 
@@ -24,31 +23,33 @@ func (r *sqliteReader) query(ctx context.Context, query string, args ...any) (ro
 
 // listSQL sorts narrow rows first and fetches the rest of the chosen ones only.
 func (*sqliteReader) listSQL(q Query) (string, []any) {
-	var where []string
-	var args []any
-	if q.Repo != "" {
-		where, args = append(where, `i.repo = ?`), append(args, q.Repo)
-	}
+	f := newFilter(q, same, sqliteBegins)
+	// A day more on either side, should there be times with an offset.
 	if !q.Since.IsZero() {
 		since := q.Since.UTC()
-		// A day earlier, should there be times with an offset.
-		where = append(where, `i.archived_at >= ?`, sqliteArchivedAt+` >= ?`)
-		args = append(args, since.AddDate(0, 0, -1).Format(time.DateOnly), since.Format(time.DateTime))
+		f.add(`i.archived_at >= ? AND `+sqliteArchivedAt+` >= ?`, since.AddDate(0, 0, -1).Format(time.DateOnly), since.Format(time.DateTime))
 	}
-	filter := ""
-	if len(where) > 0 {
-		filter = ` WHERE ` + strings.Join(where, ` AND `)
+	if !q.Until.IsZero() {
+		until := q.Until.UTC()
+		f.add(`i.archived_at < ? AND `+sqliteArchivedAt+` < ?`, until.AddDate(0, 0, 2).Format(time.DateOnly), until.Format(time.DateTime))
 	}
 	limit := -1
 	if q.Limit > 0 {
 		limit = q.Limit
 	}
 	return `
-WITH page AS (SELECT i.rowid AS row, ` + sqliteArchivedAt + ` AS at FROM item AS i` + filter + ` ORDER BY at DESC, row DESC LIMIT ?)
+WITH page AS (SELECT i.rowid AS row, ` + sqliteArchivedAt + ` AS at FROM item AS i` + f.where() + ` ORDER BY at DESC, row DESC LIMIT ?)
 SELECT` + sqliteItemColumns + `
   FROM page CROSS JOIN item AS i ON i.rowid = page.row
   LEFT JOIN artifact AS a ON a.id = i.artifact_id
- ORDER BY page.at DESC, page.row DESC`, append(args, limit)
+ ORDER BY page.at DESC, page.row DESC`, append(f.args, limit)
+}
+
+// sqliteBegins is a range, for which there is an index. The value is not empty.
+func sqliteBegins(column, value string) (string, []any) {
+	last := len(value) - 1
+	end := value[:last] + string([]byte{value[last] + 1}) // bytes, as SQLite compares
+	return column + ` >= ? AND ` + column + ` < ?`, []any{value, end}
 }
 
 func (*sqliteReader) showSQL() string {

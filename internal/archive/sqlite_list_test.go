@@ -13,14 +13,19 @@ import (
 func TestListOffset(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.db")
-	storeAll(t, createWriter(t, path), newItems(3, func(i int) []byte { return []byte{byte(i)} })...)
+	storeAll(t, createWriter(t, path), newItems(4, func(i int) []byte { return []byte{byte(i)} })...)
 	execSQL(t, path,
 		`UPDATE item SET archived_at = '2026-01-02T12:00:00Z' WHERE path = 'src/0.go'`,
 		`UPDATE item SET archived_at = '2026-01-02T12:30:00+02:00' WHERE path = 'src/1.go'`,
-		`UPDATE item SET archived_at = '2026-01-02 10:00:00' WHERE path = 'src/2.go'`)
+		`UPDATE item SET archived_at = '2026-01-02 10:00:00' WHERE path = 'src/2.go'`,
+		`UPDATE item SET archived_at = '2026-01-03T00:15:00+14:00' WHERE path = 'src/3.go'`)
 	got := list(t, openReader(t, path), Query{Since: mustTime(t, "2026-01-02T12:30:00+02:00")})
 	if diff := cmp.Diff([]string{"src/0.go", "src/1.go"}, paths(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	until := list(t, openReader(t, path), Query{Until: mustTime(t, "2026-01-02T10:30:01Z")})
+	if diff := cmp.Diff([]string{"src/1.go", "src/3.go", "src/2.go"}, paths(until)); diff != "" {
+		t.Errorf("until (-want +got):\n%s", diff)
 	}
 	if got[1].ArchivedAt != "2026-01-02T10:30:00Z" {
 		t.Errorf("archived at %q", got[1].ArchivedAt)
