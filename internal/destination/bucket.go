@@ -60,6 +60,17 @@ type Bucket struct {
 // anybody's; a lifecycle rule of the bucket (AbortIncompleteMultipartUpload)
 // does that better.
 func OpenBucket(store *objects.Store, bucket, prefix string) (*Bucket, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	b, err := findBucket(ctx, store, bucket, prefix)
+	if err == nil && b.prefix != "" {
+		// What cannot be ended is in nobody's way.
+		_ = b.store.Sweep(ctx, b.name, b.prefix, time.Now().Add(-staleAfter))
+	}
+	return b, err
+}
+
+func findBucket(ctx context.Context, store *objects.Store, bucket, prefix string) (*Bucket, error) {
 	b := &Bucket{store: store, name: bucket, prefix: strings.TrimSuffix(prefix, "/"), held: semaphore.NewWeighted(heldBytes)}
 	if b.prefix != "" {
 		if err := objects.CheckKey(b.prefix); err != nil {
@@ -67,26 +78,20 @@ func OpenBucket(store *objects.Store, bucket, prefix string) (*Bucket, error) {
 		}
 		b.prefix += "/"
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
-	defer cancel()
 	if err := b.greet(ctx); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
-// greet asks whether the bucket is there, and ends stale uploads. A server that
-// has not answered when ctx ends is away.
+// greet asks whether the bucket is there. A server that has not answered when
+// ctx ends is away.
 func (b *Bucket) greet(ctx context.Context) error {
 	where := objects.URL(b.name, b.prefix)
 	if err := b.store.CheckBucket(ctx, b.name); ctx.Err() != nil {
 		return fault.New(schemas.CodeDestinationDown, "destination %q: its server does not answer in time", where)
 	} else if err != nil {
 		return classifyObject("destination", where, err)
-	}
-	if b.prefix != "" {
-		// What cannot be ended is in nobody's way.
-		_ = b.store.Sweep(ctx, b.name, b.prefix, time.Now().Add(-staleAfter))
 	}
 	return nil
 }

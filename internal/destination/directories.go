@@ -6,8 +6,6 @@ import (
 	"path"
 	"sync"
 
-	"github.com/exhume/exhume/internal/fault"
-	"github.com/exhume/exhume/schemas"
 	"golang.org/x/sys/unix"
 )
 
@@ -155,7 +153,7 @@ func (ds *directories) makeLocked(d *dir) error {
 		return err
 	}
 	if st, e := parent.fd.stat(name); e == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return fault.New(schemas.CodePathRefused, "directory %q is a symlink to nowhere", d.path)
+		return toNowhere(d.path)
 	}
 	return err
 }

@@ -36,3 +36,11 @@ func renameNew(fromDir descriptor, from string, toDir descriptor, to string) err
 	}
 	return err
 }
+
+// freeBytes is how many bytes users may still write to the file system that p
+// lies on.
+func freeBytes(p string) (int64, error) {
+	var st unix.Statfs_t
+	_, err := retry(func() (int, error) { return 0, unix.Statfs(p, &st) })
+	return int64(st.Bavail) * st.Bsize, err
+}

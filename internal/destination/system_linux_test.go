@@ -121,6 +121,14 @@ func testReadOnly(t *testing.T) {
 			if _, err := OpenTree(filepath.Join(root, "new")); codeOfError(err) != schemas.CodeDestinationReadOnly {
 				t.Error(err)
 			}
+			look := viewTree(t, root).Look()
+			defer look.Close()
+			if got := lookAt(t.Context(), look, "d/same"); !got.Same || got.Unwritten != schemas.CodeDestinationReadOnly {
+				t.Error(got)
+			}
+			if got := lookAt(t.Context(), viewTree(t, filepath.Join(root, "new")).Look(), "f"); got.Unwritten != schemas.CodeDestinationReadOnly {
+				t.Error(got)
+			}
 		})
 	}
 }
