@@ -21,6 +21,7 @@ func (quiet) Waiting(string)            {}
 func (quiet) Checking(int64)            {}
 func (quiet) Submitting(_, _ int64)     {}
 func (quiet) Restoring(schemas.Summary) {}
+func (quiet) Where(schemas.Whereabouts) {}
 
 // Each mode of 'exhume bench' measures what it should, beside what it is held
 // against, and leaves nothing behind.

@@ -299,7 +299,7 @@ func TestFleetLosesACollector(t *testing.T) {
 	}
 	second.kill()
 	<-submitted
-	counted, err := l.Audit(t.Context(), "b")
+	_, counted, err := l.Audit(t.Context(), "b")
 	if err != nil || counted.Restored != items {
 		t.Errorf("counted %+v, %v", counted, err)
 	}
@@ -403,7 +403,7 @@ func TestSingleRequests(t *testing.T) {
 	if r, err := pending.Wait(t.Context()); err != nil || r.Outcome != schemas.OutcomeUnchanged || r.SHA256 != good.SHA256 {
 		t.Errorf("got %+v, %v", r, err)
 	}
-	counts, err := w.ledger(t).Audit(t.Context(), schemas.Single)
+	_, counts, err := w.ledger(t).Audit(t.Context(), schemas.Single)
 	if err != nil || counts.Restored != 1 || counts.Unchanged != 1 || counts.Failed != 3 {
 		t.Errorf("counted %+v, %v", counts, err)
 	}

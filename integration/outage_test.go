@@ -99,7 +99,7 @@ func TestFleetOutlivesItsObjectStorage(t *testing.T) {
 	if wait() != 0 {
 		t.FailNow()
 	}
-	counted, err := w.ledger(t).Audit(t.Context(), "b")
+	_, counted, err := w.ledger(t).Audit(t.Context(), "b")
 	if err != nil || counted.Restored != items {
 		t.Errorf("counted %+v, %v", counted, err)
 	}

@@ -13,11 +13,11 @@ import (
 // nextMigration adds what the present program can do without.
 const nextMigration = `-- +goose Up
 ALTER TABLE batch ADD COLUMN colour text NOT NULL DEFAULT 'grey';
-UPDATE ledger_schema SET version = 3;
+UPDATE ledger_schema SET version = 4;
 -- +goose Down
 -- loses: the colours
 ALTER TABLE batch DROP COLUMN colour;
-UPDATE ledger_schema SET version = 2;
+UPDATE ledger_schema SET version = 3;
 `
 
 // nextBinary builds the program with a ledger schema that is one version on, and
@@ -33,11 +33,11 @@ func nextBinary(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := strings.Replace(string(schema), "const schemaVersion = 2\n", "const schemaVersion = 3\n", 1)
+	next := strings.Replace(string(schema), "const schemaVersion = 3\n", "const schemaVersion = 4\n", 1)
 	if next == string(schema) {
 		t.Fatal("the schema has another version: bring this test up to date")
 	}
-	files := map[string]string{"schema.go": next, "migrations/postgres/00003_next.sql": nextMigration, "migrations/sqlite/00003_next.sql": nextMigration}
+	files := map[string]string{"schema.go": next, "migrations/postgres/00004_next.sql": nextMigration, "migrations/sqlite/00004_next.sql": nextMigration}
 	var overlay struct{ Replace map[string]string }
 	overlay.Replace = map[string]string{}
 	for name, text := range files {

@@ -25,20 +25,16 @@ type Queue interface {
 	// them in one message, and can be repeated. When it fails, a first part of
 	// them may be stored.
 	Publish(ctx context.Context, requests []schemas.Request, perMessage int) error
+	// LastCanary and PublishCanary are the same for the batch's sample.
+	LastCanary(ctx context.Context, batch string) (int64, error)
+	PublishCanary(ctx context.Context, requests []schemas.Request) error
 }
 
 const (
 	// firstPublish is how many requests are published at first, so that workers
 	// can begin, and maxPublish at once when there are many.
 	firstPublish, maxPublish = 512, 4096
-	// maxPerMessage is how many requests one message carries when there are many.
-	maxPerMessage = 64
 )
-
-// perMessage is how many requests of a batch go into one message. What is in one
-// message is done by one worker, so that a small batch, which may be one of large
-// artifacts, is divided further.
-func perMessage(total int64) int { return int(max(1, min(total/256, maxPerMessage))) }
 
 // Submission is a batch that is to be submitted.
 type Submission struct {
@@ -73,6 +69,7 @@ func Submit(ctx context.Context, c Control, q Queue, s Submission) (Submitted, e
 	if err := schemas.CheckName(s.Batch.ID); err != nil {
 		return Submitted{}, fmt.Errorf("batch: %w", err)
 	}
+	s.Batch.PerMessage = schemas.PerMessage(s.Total, s.Batch.Terms.MaxInFlight)
 	before, err := c.Open(ctx, s.Batch)
 	if err != nil {
 		return Submitted{}, err
@@ -80,20 +77,18 @@ func Submit(ctx context.Context, c Control, q Queue, s Submission) (Submitted, e
 	if err := sameBatch(before.Batch, s.Batch); err != nil {
 		return Submitted{}, err
 	}
-	known := before.State != schemas.StateOpen || before.Counts.Done() > 0
+	known := !before.SealedAt.IsZero() || before.Counts.Done() > 0
 	if before.State.Final() {
 		return Submitted{Summary: before, Known: true, Before: before.Counts}, nil
 	}
-	last, err := q.LastIndex(ctx, s.Batch.ID)
-	if err != nil {
-		return Submitted{}, err
-	}
-	published, err := publish(ctx, q, s, last)
+	before.PerMessage = max(before.PerMessage, 1) // of an older program's batch
+	p := publishing{queue: q, Submission: s, batch: before.Batch}
+	begun, err := p.publish(ctx)
 	if err != nil {
 		return Submitted{}, err
 	}
 	sum, err := c.Seal(ctx, s.Batch.ID, s.Total, s.Batch.ManifestSHA256)
-	return Submitted{Summary: sum, Published: published, Known: known || last >= 0, Before: before.Counts}, err
+	return Submitted{Summary: sum, Published: p.published, Known: known || begun, Before: before.Counts}, err
 }
 
 // sameBatch refuses to continue a batch with other items or another meaning.
@@ -109,10 +104,47 @@ func sameBatch(before, now schemas.Batch) error {
 	return nil
 }
 
-// publish publishes the items after the index last.
-func publish(ctx context.Context, q Queue, s Submission, last int64) (published int64, err error) {
-	if last+1 >= s.Total {
-		return 0, nil
+// publishing is one publication of a submission's items.
+type publishing struct {
+	Submission
+	queue Queue
+	// batch is as it was opened.
+	batch schemas.Batch
+	// stored is how many requests there are, published how many of them this
+	// submission added.
+	stored, published int64
+}
+
+// publish publishes what is not published yet, the batch's sample first. It says
+// whether anything was there already.
+func (p *publishing) publish(ctx context.Context) (begun bool, err error) {
+	all := func(int64) bool { return true }
+	if canary := p.batch.Terms.Canary; canary != nil {
+		sample := func(i int64) bool { return canary.Has(i, p.Total) }
+		last, err := p.queue.LastCanary(ctx, p.batch.ID)
+		if err != nil {
+			return false, err
+		}
+		if err := p.pass(ctx, sample, last, p.queue.PublishCanary); err != nil {
+			return false, err
+		}
+		begun, all = last >= 0, func(i int64) bool { return !sample(i) }
+	}
+	last, err := p.queue.LastIndex(ctx, p.batch.ID)
+	if err != nil {
+		return false, err
+	}
+	return begun || last >= 0, p.pass(ctx, all, last, func(ctx context.Context, group []schemas.Request) error {
+		return p.queue.Publish(ctx, group, int(p.batch.PerMessage))
+	})
+}
+
+// pass goes once through the items and publishes those that are wanted after the
+// index last.
+func (p *publishing) pass(ctx context.Context, wanted func(int64) bool, last int64, publish func(context.Context, []schemas.Request) error) error {
+	if last+1 >= p.Total {
+		p.stored = p.Total
+		return nil
 	}
 	var group []schemas.Request
 	size := firstPublish
@@ -120,39 +152,45 @@ func publish(ctx context.Context, q Queue, s Submission, last int64) (published 
 		if len(group) == 0 {
 			return nil
 		}
-		if err := q.Publish(ctx, group, perMessage(s.Total)); err != nil {
+		if err := publish(ctx, group); err != nil {
 			return err
 		}
-		published += int64(len(group))
+		p.stored += int64(len(group))
+		p.published += int64(len(group))
 		group, size = group[:0], min(2*size, maxPublish)
-		if s.Progress != nil {
-			s.Progress(last + 1 + published)
+		if p.Progress != nil {
+			p.Progress(p.stored)
 		}
 		return nil
 	}
 	next := int64(0)
-	for r, err := range s.Items {
+	for r, err := range p.Items {
 		if err != nil {
-			return published, err
+			return err
 		}
-		if r.Index != next || next == s.Total {
-			return published, s.changed()
+		if r.Index != next || next == p.Total {
+			return p.changed()
 		}
-		if next++; r.Index <= last {
+		next++
+		switch {
+		case !wanted(r.Index):
+			continue
+		case r.Index <= last:
+			p.stored++
 			continue
 		}
-		r.Batch = s.Batch.ID
+		r.Batch = p.Batch.ID
 		group = append(group, r)
 		if len(group) == size {
 			if err := flush(); err != nil {
-				return published, err
+				return err
 			}
 		}
 	}
-	if next != s.Total {
-		return published, s.changed()
+	if next != p.Total {
+		return p.changed()
 	}
-	return published, flush()
+	return flush()
 }
 
 // changed is the error of a manifest whose items are not those counted before.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,6 +19,7 @@ type fakeFleet struct {
 	batch      schemas.Summary
 	sealed     int64
 	stored     []int64
+	sample     []int64
 	groups     []int
 	perMessage int
 	fail       int // the publication that fails, from 1
@@ -32,7 +35,7 @@ func (f *fakeFleet) Open(_ context.Context, b schemas.Batch) (schemas.Summary, e
 
 func (f *fakeFleet) Seal(_ context.Context, _ string, total int64, sha string) (schemas.Summary, error) {
 	f.sealed = total
-	f.batch.State, f.batch.Total, f.batch.ManifestSHA256 = schemas.StateRunning, total, sha
+	f.batch.State, f.batch.Total, f.batch.ManifestSHA256, f.batch.SealedAt = schemas.StateSealed, total, sha, time.Unix(1, 0)
 	return f.batch, nil
 }
 
@@ -52,6 +55,20 @@ func (f *fakeFleet) Publish(_ context.Context, rs []schemas.Request, perMessage 
 			return errors.New("request of another batch")
 		}
 		f.stored = append(f.stored, r.Index)
+	}
+	return nil
+}
+
+func (f *fakeFleet) LastCanary(context.Context, string) (int64, error) {
+	if len(f.sample) == 0 {
+		return -1, nil
+	}
+	return f.sample[len(f.sample)-1], nil
+}
+
+func (f *fakeFleet) PublishCanary(_ context.Context, rs []schemas.Request) error {
+	for _, r := range rs {
+		f.sample = append(f.sample, r.Index)
 	}
 	return nil
 }
@@ -147,12 +164,27 @@ func TestSubmitRefuses(t *testing.T) {
 	}
 }
 
-// A small batch is divided among workers, a large one takes few messages.
-func TestPerMessage(t *testing.T) {
+func TestSubmitPublishesTheSampleFirst(t *testing.T) {
 	t.Parallel()
-	for total, want := range map[int64]int{0: 1, 1: 1, 300: 1, 5_000: 19, 20_000: 64, 1_000_000_000: 64} {
-		if got := perMessage(total); got != want || got > schemas.MaxRequests {
-			t.Errorf("perMessage(%d) = %d, want %d", total, got, want)
+	f := &fakeFleet{}
+	s := submission(1000, 1000)
+	s.Batch.Terms.Canary = &schemas.Canary{Size: 30}
+	if _, err := Submit(t.Context(), f, f, s); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.sample) != 30 || len(f.stored) != 970 {
+		t.Fatalf("%d in the sample, %d others", len(f.sample), len(f.stored))
+	}
+	for i := 1; i < len(f.sample); i++ {
+		if gap := f.sample[i] - f.sample[i-1]; gap < 33 || gap > 34 {
+			t.Errorf("the sample is not spread evenly: %d and %d", f.sample[i-1], f.sample[i])
+		}
+	}
+	all := slices.Concat(f.sample, f.stored)
+	slices.Sort(all)
+	for i, index := range all {
+		if index != int64(i) {
+			t.Fatalf("item %d is there as %d", i, index)
 		}
 	}
 }

@@ -10,7 +10,19 @@ import "time"
 //	APIBatchGet      BatchRef      BatchReport
 //	APIBatchList     BatchList     BatchListing
 //	APIBatchResults  ResultsQuery  ResultsPage
-//	APIBatchWhy      BatchRef      Whereabouts
+//	APIBatchWhy      WhyQuery      Whereabouts
+//	APIBatchEvents   BatchRef      BatchEvents
+//	APIBatchChange   BatchChange   Summary
+//	APIBatchTerms    BatchTerms    Summary
+//	APIBatchSkip     ItemSkip      Summary
+//	APIBatchCopy     BatchCopy     BatchCopied
+//	APIBatchAudit    BatchRef      Audit
+//	APILetters       LettersQuery  LettersPage
+//	APILetterGroups  LettersQuery  LetterGroups
+//	APIFleetGet      Empty         Fleet
+//	APIFleetChange   FleetChange   Steering
+//
+// A Batch that is opened as StatePaused is held.
 //
 // An answer that is an error has the code in the header Nats-Service-Error-Code,
 // its text in Nats-Service-Error, and an APIError in its body.
@@ -22,7 +34,44 @@ const (
 	APIBatchList    = "exhume.api.batch.list"
 	APIBatchResults = "exhume.api.batch.results"
 	APIBatchWhy     = "exhume.api.batch.why"
+	APIBatchEvents  = "exhume.api.batch.events"
+	APIBatchChange  = "exhume.api.batch.change"
+	APIBatchTerms   = "exhume.api.batch.terms"
+	APIBatchSkip    = "exhume.api.batch.skip"
+	APIBatchCopy    = "exhume.api.batch.copy"
+	APIBatchAudit   = "exhume.api.batch.audit"
+	APILetters      = "exhume.api.dlq.list"
+	APILetterGroups = "exhume.api.dlq.groups"
+	APIFleetGet     = "exhume.api.fleet.get"
+	APIFleetChange  = "exhume.api.fleet.change"
 )
+
+// Empty is a question without content.
+type Empty struct{}
+
+// Fleet answers APIFleetGet: what holds for the fleet, and the workers that
+// answered.
+type Fleet struct {
+	Steering
+	Workers []WorkerStatus `json:"workers"`
+}
+
+// BatchEvents are the newest events of a batch, oldest first.
+type BatchEvents struct {
+	Batch  string       `json:"batch"`
+	Events []BatchEvent `json:"events"`
+}
+
+// MaxWhyItems is how many open items a WhyQuery can ask for.
+const MaxWhyItems = 10_000
+
+// WhyQuery asks where the open items of a batch are.
+type WhyQuery struct {
+	BatchRef
+	// Items is how many of them are to be listed one by one, the lowest indexes
+	// first.
+	Items int `json:"items,omitempty"`
+}
 
 // APIError is the body of an answer that is an error.
 type APIError struct {
@@ -79,9 +128,7 @@ type ResultsQuery struct {
 	From int64 `json:"from,omitempty"`
 	// Limit is how many are wanted; 0 means MaxResultsPage, which is the most.
 	Limit int `json:"limit,omitempty"`
-	// Outcome and Code, if set, leave out all others.
-	Outcome Outcome `json:"outcome,omitempty"`
-	Code    Code    `json:"code,omitempty"`
+	ResultFilter
 }
 
 // ResultsPage answers ResultsQuery. It may have fewer results than were asked
@@ -99,6 +146,8 @@ type ResultsPage struct {
 type Whereabouts struct {
 	Batch string `json:"batch"`
 	State State  `json:"state"`
+	Standing
+	Terms Terms `json:"terms,omitzero"`
 	// Total and Open count items, as in Summary.
 	Total int64 `json:"total"`
 	Open  int64 `json:"open"`
@@ -116,4 +165,39 @@ type Whereabouts struct {
 	// Unrecorded are messages of results, of this batch and others, that no
 	// collector has recorded yet.
 	Unrecorded int64 `json:"unrecorded_messages"`
+	// Active are the other batches that workers take items of, by priority.
+	Active map[Priority]int64 `json:"active,omitempty"`
+	// Limits are those that the batch is, or may be, under: which archive its
+	// workers read from, they know.
+	Limits []Limit `json:"limits,omitempty"`
+	// Workers are those that answered, with what they have in hand of the batch.
+	Workers []WorkerStatus `json:"workers,omitempty"`
+	// Items are open items, as many as were asked for.
+	Items []OpenItem `json:"items,omitempty"`
+}
+
+// Place is where an open item is.
+type Place string
+
+// The places.
+const (
+	PlaceUnpublished Place = "unpublished" // the producer has not published its request yet
+	PlaceQueued      Place = "queued"
+	PlaceInHand      Place = "in-hand"
+	PlaceRetry       Place = "waiting-for-retry"
+	PlaceElsewhere   Place = "unrecorded" // in nobody's hand that answered, or done and not recorded yet
+)
+
+// OpenItem is where an item without a result is.
+type OpenItem struct {
+	Index int64 `json:"index"`
+	Place Place `json:"place"`
+	// Worker has it in hand, since Since. Attempt is the number of the attempt that
+	// is made or waited for.
+	Worker  string    `json:"worker,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Attempt int       `json:"attempt,omitempty"`
+	// NextTry is when it is tried again; LastError is that of the last attempt.
+	NextTry   time.Time `json:"next_try,omitzero"`
+	LastError string    `json:"last_error,omitempty"`
 }

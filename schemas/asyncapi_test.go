@@ -61,18 +61,18 @@ func TestAsyncAPIAddresses(t *testing.T) {
 	want := map[string]string{
 		"restoreSingle": RestoreSubject(Single),
 		"restoreBatch":  RestoreSubject("{batch}"),
+		"restoreCanary": CanarySubject("{batch}"),
 		"restoreRetry":  RetrySubject("{batch}"),
 		"result":        ResultSubject("{worker}", "{batch}"),
 		"itemEvent":     ItemEventSubject("{requestId}"),
 		"batchEvent":    BatchEventSubject("{batch}"),
-		"apiOpen":       APIBatchOpen,
-		"apiSeal":       APIBatchSeal,
-		"apiGet":        APIBatchGet,
-		"apiList":       APIBatchList,
-		"apiResults":    APIBatchResults,
-		"apiWhy":        APIBatchWhy,
+		"workerStatus":  SubjectWorkerStatus,
 		// Answers go where the question says.
-		"apiOpenAnswer": "", "apiSealAnswer": "", "apiGetAnswer": "", "apiListAnswer": "", "apiResultsAnswer": "", "apiWhyAnswer": "",
+		"workerStatusAnswer": "",
+	}
+	for subject, call := range documentedCalls(t) {
+		channel := "api" + strings.TrimPrefix(strings.TrimPrefix(call.constant, "API"), "Batch")
+		want[channel], want[channel+"Answer"] = subject, ""
 	}
 	got := map[string]string{}
 	for name, c := range asyncAPIDoc(t).Channels {
@@ -163,29 +163,26 @@ func TestAsyncAPIReferences(t *testing.T) {
 }
 
 // Every call of the control API is described, with the messages that its subject
-// is documented to have.
+// is documented to have, and so is the question to the workers. Nothing else is
+// answered.
 func TestAsyncAPICalls(t *testing.T) {
 	d := asyncAPIDoc(t)
-	documented := documentedCalls(t)
-	described := 0
-	for name, o := range d.Operations {
-		subject := d.Channels[strings.TrimPrefix(o.Channel.Ref, "#/channels/")].Address
-		call, ok := documented[subject]
-		if isCall := strings.HasPrefix(subject, strings.TrimSuffix(SubjectsAPI, ">")); ok != isCall || isCall != (o.Reply != nil) {
-			t.Errorf("operation %s: subject %s, documented %v, reply %v", name, subject, ok, o.Reply != nil)
-		}
-		if !ok || o.Reply == nil {
-			continue
-		}
-		described++
-		got := [2][]string{d.payloads(o.Messages), d.payloads(o.Reply.Messages)}
-		want := [2][]string{{schemaOf(t, call.question)}, {schemaOf(t, "APIError"), schemaOf(t, call.answer)}}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("operation %s (-documented +described):\n%s", name, diff)
+	want := map[string][2][]string{
+		SubjectWorkerStatus: {{schemaOf(t, "WorkerQuestion")}, {schemaOf(t, "WorkerStatus")}},
+	}
+	for subject, call := range documentedCalls(t) {
+		want[subject] = [2][]string{{schemaOf(t, call.question)}, {schemaOf(t, "APIError"), schemaOf(t, call.answer)}}
+		slices.Sort(want[subject][1])
+	}
+	got := map[string][2][]string{}
+	for _, o := range d.Operations {
+		if o.Reply != nil {
+			subject := d.Channels[strings.TrimPrefix(o.Channel.Ref, "#/channels/")].Address
+			got[subject] = [2][]string{d.payloads(o.Messages), d.payloads(o.Reply.Messages)}
 		}
 	}
-	if described != len(documented) {
-		t.Errorf("%d calls are described and %d documented", described, len(documented))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("questions and answers by subject (-documented +described):\n%s", diff)
 	}
 }
 
@@ -212,8 +209,8 @@ func schemaOf(t *testing.T, goType string) string {
 	return ""
 }
 
-// apiCall names the Go types of a call of the control API.
-type apiCall struct{ question, answer string }
+// apiCall names the constant and the Go types of a call of the control API.
+type apiCall struct{ constant, question, answer string }
 
 // documentedCalls reads the constants of the calls' subjects, and the table of
 // their messages in the comment before them, from the source. It is an error if
@@ -233,7 +230,7 @@ func documentedCalls(t *testing.T) map[string]apiCall {
 		table := map[string]apiCall{}
 		for line := range strings.Lines(consts.Doc.Text()) {
 			if f := strings.Fields(line); len(f) == 3 && strings.HasPrefix(f[0], "API") {
-				table[f[0]] = apiCall{f[1], f[2]}
+				table[f[0]] = apiCall{f[0], f[1], f[2]}
 			}
 		}
 		for _, spec := range consts.Specs {

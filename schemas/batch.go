@@ -2,27 +2,6 @@ package schemas
 
 import "time"
 
-// State is where a batch stands in its life.
-type State string
-
-// The states of a batch. Open and running batches are active; the others are
-// final and never change again.
-const (
-	// StateOpen: requests are being published, the total is not known yet.
-	StateOpen State = "open"
-	// StateRunning: sealed with a total, results are coming in.
-	StateRunning State = "running"
-	// StateSucceeded: every item was restored or was there already.
-	StateSucceeded State = "succeeded"
-	// StatePartial: some items were restored, some failed.
-	StatePartial State = "partial"
-	// StateFailed: every item failed.
-	StateFailed State = "failed"
-)
-
-// Final says whether a batch in this state has ended.
-func (s State) Final() bool { return s != "" && s != StateOpen && s != StateRunning }
-
 // Overwrite says what to do where a file stands already under an output's name.
 // A file with the same content is never written again, whatever the policy,
 // except under OverwriteAlways.
@@ -53,9 +32,11 @@ type Settings struct {
 // Batch is one submission of a manifest. It is the value that workers watch in
 // BucketBatches and the head of every report about the batch.
 type Batch struct {
-	ID       string   `json:"id"`
-	State    State    `json:"state"`
+	ID    string `json:"id"`
+	State State  `json:"state"`
+	Standing
 	Settings Settings `json:"settings"`
+	Terms    Terms    `json:"terms,omitzero"`
 	// Actor is who submitted the batch.
 	Actor string `json:"actor"`
 	// Manifest is the manifest's name as the submitter gave it, "-" for
@@ -71,6 +52,24 @@ type Batch struct {
 	CreatedAt time.Time `json:"created_at"`
 	SealedAt  time.Time `json:"sealed_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
+	// PerMessage is how many requests one message carries at most.
+	PerMessage int64 `json:"per_message,omitempty"`
+	// Source, if set, is where the batch's items come from instead of a manifest.
+	Source *Source `json:"source,omitempty"`
+	// Skips are items that are left out when their turn comes, by their indexes
+	// in order.
+	Skips []Skip `json:"skips,omitempty"`
+}
+
+// Standing says why a batch is in its state.
+type Standing struct {
+	Reason Reason `json:"reason,omitempty"`
+	// By is who brought it there, empty for exhume itself; Note is why, in their words.
+	By   string `json:"by,omitempty"`
+	Note string `json:"note,omitempty"`
+	// Since is when, and Until when a pause ends by itself.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Counts are the items of a batch by outcome.
@@ -117,18 +116,8 @@ func (c *Counts) Plus(d Counts) {
 	c.Bytes += d.Bytes
 }
 
-// EndState is the state in which a batch with these counts ends.
-func (c Counts) EndState() State {
-	bad := c.Failed + c.Skipped + c.Cancelled
-	switch {
-	case bad == 0:
-		return StateSucceeded
-	case c.Restored+c.Unchanged > 0:
-		return StatePartial
-	default:
-		return StateFailed
-	}
-}
+// left is the number of items that have a result and are not there.
+func (c Counts) left() int64 { return c.Failed + c.Skipped + c.Cancelled }
 
 // Summary is a batch with its counts: what lists, reports and the end-of-batch
 // event carry.

@@ -52,6 +52,10 @@ const (
 	CodeNoCollector         Code = "no_collector"
 	CodeBatchNotFound       Code = "batch_not_found"
 	CodeBatchAmbiguous      Code = "batch_ambiguous"
+	CodeBatchState          Code = "batch_state"
+	CodeItemCancelled       Code = "item_cancelled"
+	CodeItemSkipped         Code = "item_skipped"
+	CodeWorkerKiller        Code = "worker_killer"
 	CodeBadRequest          Code = "bad_request"
 	CodeInternal            Code = "internal"
 )
@@ -120,6 +124,14 @@ var codes = []CodeInfo{
 		"'exhume batch list' shows which there are; a unique beginning of the id is enough, and 'latest' is the newest"},
 	{CodeBatchAmbiguous, ClassPermanent, "the ids of several batches begin like this",
 		"give more of one of them; the detail lists some"},
+	{CodeBatchState, ClassPermanent, "the batch's state does not allow it",
+		"'exhume batch show' tells the state and what brought the batch there"},
+	{CodeItemCancelled, ClassPermanent, "the batch was cancelled before the item's turn",
+		"restore what is missing with 'exhume batch retry BATCH --outcome cancelled'"},
+	{CodeItemSkipped, ClassPermanent, "an operator left the item out",
+		"restore it with 'exhume batch retry BATCH --outcome skipped'"},
+	{CodeWorkerKiller, ClassPoison, "workers died while they had the item in hand, more than once",
+		"look at the workers' logs and memory; restore the item alone with 'exhume restore' to see what happens"},
 	{CodeBadRequest, ClassPoison, "the request cannot be understood",
 		"correct what published it; its payload is kept with the result"},
 	{CodeInternal, ClassPermanent, "exhume itself failed on this item",

@@ -36,20 +36,3 @@ func TestCheckName(t *testing.T) {
 		}
 	}
 }
-
-func TestEndState(t *testing.T) {
-	for _, tt := range []struct {
-		counts Counts
-		want   State
-	}{
-		{Counts{Restored: 2}, StateSucceeded},
-		{Counts{Unchanged: 2}, StateSucceeded},
-		{Counts{Restored: 1, Failed: 1}, StatePartial},
-		{Counts{Unchanged: 1, Skipped: 1}, StatePartial},
-		{Counts{Failed: 2}, StateFailed},
-	} {
-		if got := tt.counts.EndState(); got != tt.want {
-			t.Errorf("%+v ends %s, want %s", tt.counts, got, tt.want)
-		}
-	}
-}

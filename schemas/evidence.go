@@ -6,8 +6,13 @@ const (
 	ActionRestore = "RESTORE"
 	// ActionRestoreFail: one item was given up.
 	ActionRestoreFail = "RESTORE_FAIL"
+	// ActionRestoreSkip: one item was left out: skipped or cancelled (see Outcome).
+	ActionRestoreSkip = "RESTORE_SKIP"
 	// ActionBatchRestore: a batch began or ended (see Phase).
 	ActionBatchRestore = "BATCH_RESTORE"
+	// ActionBatchControl: somebody, or exhume itself, changed how a batch, or the
+	// fleet, is worked on (see Change).
+	ActionBatchControl = "BATCH_CONTROL"
 	// ActionArchive: an item was stored.
 	ActionArchive = "ARCHIVE"
 )
@@ -30,7 +35,10 @@ type Record struct {
 	// Backend is the archive's kind (sqlite, postgres, mariadb); of failures.
 	Backend string `json:"backend,omitempty"`
 	Batch   string `json:"batch,omitempty"`
-	// Code is the stable error code; of failures.
+	// Change is what was done, and ChangeID its id; of BATCH_CONTROL.
+	Change   Change `json:"change,omitempty"`
+	ChangeID string `json:"change_id,omitempty"`
+	// Code is the stable error code; of items that were not restored.
 	Code           Code  `json:"code,omitempty"`
 	CompressedSize int64 `json:"compressed_size,omitempty"`
 	// Counts are the results of a batch that has ended.
@@ -48,15 +56,21 @@ type Record struct {
 	// Prev is the SHA-256 (lower-case hex) of the line before this one without
 	// its newline, whoever wrote it; 64 zeros on the first line of a log.
 	Prev string `json:"prev"`
-	// Reason is the one-line cause of a failure, without secrets.
+	// Reason is the one-line cause of a failure, without secrets, or the words of
+	// who made a change.
 	Reason string `json:"reason,omitempty"`
 	Repo   string `json:"repo,omitempty"`
 	Root   string `json:"root,omitempty"`
 	// Seq counts the records of this log that exhume wrote, from 1.
-	Seq       int64  `json:"seq"`
-	SHA256    string `json:"sha256,omitempty"`
-	Size      *int64 `json:"size,omitempty"`
-	State     State  `json:"state,omitempty"`
+	Seq    int64  `json:"seq"`
+	SHA256 string `json:"sha256,omitempty"`
+	Size   *int64 `json:"size,omitempty"`
+	State  State  `json:"state,omitempty"`
+	// StateReason is the reason of the state that a change has led to.
+	StateReason Reason `json:"state_reason,omitempty"`
+	// Steering is what holds for the whole fleet from then on: a Steering as JSON
+	// text.
+	Steering  string `json:"steering,omitempty"`
 	Tombstone string `json:"tombstone,omitempty"`
 	Total     *int64 `json:"total,omitempty"`
 	// TS is the time of writing, UTC to the second: 2006-01-02T15:04:05Z.

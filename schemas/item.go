@@ -43,8 +43,12 @@ type Result struct {
 	Code Code `json:"code,omitempty"`
 	// Detail is one line of cause for people, without secrets.
 	Detail string `json:"detail,omitempty"`
-	// Attempts is how many times the item was tried, this time included.
+	// Attempts is how many times the item was tried, this time included; 0 when it
+	// was cancelled, skipped or given up before.
 	Attempts int `json:"attempts"`
+	// History are the attempts that failed before, oldest first, the last MaxHistory
+	// of them.
+	History []Attempt `json:"history,omitempty"`
 	// Item is the archive's item id; Repo and Path are what the archive calls it.
 	Item string `json:"item,omitempty"`
 	Repo string `json:"repo,omitempty"`
@@ -67,13 +71,29 @@ type ResultGroup struct {
 	Results []Result `json:"results"`
 }
 
+// MaxHistory is how many failed attempts of an item are remembered in full.
+const MaxHistory = 20
+
+// Attempt is one try that failed.
+type Attempt struct {
+	At     time.Time `json:"at"`
+	Worker string    `json:"worker"`
+	Code   Code      `json:"code"`
+	// Detail is one line of cause for people, without secrets.
+	Detail string `json:"detail,omitempty"`
+}
+
 // Retry is what is kept in BucketRetries of an item that failed and will be
 // tried again.
 type Retry struct {
-	// Attempts is how many have failed so far.
+	// Attempts is how many have failed so far; 0 when the item is only suspected of
+	// killing workers.
 	Attempts int `json:"attempts"`
-	// Causes are the codes of the failed attempts, oldest first.
+	// Causes are the codes of the failed attempts, oldest first. CodeWorkerKiller
+	// among them marks a try during which the worker may die.
 	Causes []Code `json:"causes"`
+	// History are the failed attempts, oldest first, the last MaxHistory of them.
+	History []Attempt `json:"history,omitempty"`
 	// LastError is the last attempt's one-line cause.
 	LastError string `json:"last_error"`
 	// NextTry is the earliest time of the next attempt.

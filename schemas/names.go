@@ -9,7 +9,7 @@ import (
 // Names of the JetStream streams and key-value buckets.
 const (
 	// StreamRestore holds restore requests, subjects exhume.restore.<batch>.new,
-	// exhume.restore.<batch>.retry and exhume.restore.single.
+	// .canary and .retry, and exhume.restore.single.
 	StreamRestore = "EXHUME_RESTORE"
 	// StreamResults holds results, subjects exhume.result.<worker>.<batch>.
 	StreamResults = "EXHUME_RESULTS"
@@ -18,6 +18,11 @@ const (
 	// BucketRetries holds the failed attempts of items that will be tried
 	// again, one Retry a key <batch>.<index>.
 	BucketRetries = "EXHUME_RETRIES"
+	// BucketFleet holds what all workers go by: the Steering under KeySteering, and
+	// under rate.<scope>.items and rate.<scope>.bytes how far a limit is used up, as
+	// text: nanoseconds since 1970, a space, units a second.
+	BucketFleet = "EXHUME_FLEET"
+	KeySteering = "steering"
 )
 
 // Subject patterns of the streams.
@@ -44,6 +49,9 @@ func RestoreSubject(batch string) string {
 // message tells where the producer has stopped.
 func RetrySubject(batch string) string { return restorePrefix + batch + ".retry" }
 
+// CanarySubject is the subject of the requests of a batch's sample.
+func CanarySubject(batch string) string { return restorePrefix + batch + ".canary" }
+
 // RestoreSubjects stands for all subjects of a batch's requests.
 func RestoreSubjects(batch string) string {
 	if batch == Single {
@@ -65,6 +73,10 @@ func ResultSubject(worker, batch string) string { return "exhume.result." + work
 // BatchEventSubject is the subject on which is announced how a batch stands,
 // while it goes on and when it ends.
 func BatchEventSubject(batch string) string { return "exhume.event.batch." + batch }
+
+// SubjectWorkerStatus is the subject on which each worker answers a
+// WorkerQuestion with its WorkerStatus.
+const SubjectWorkerStatus = "exhume.worker.status"
 
 var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 

@@ -30,6 +30,18 @@ func (r *Request) ID() string { return r.Batch + ":" + strconv.FormatInt(r.Index
 // MaxRequests is how many requests one message carries at most.
 const MaxRequests = 100
 
+// PerMessage is how many requests of a batch of so many items, of which at most
+// maxInFlight may be in flight (0: no bound), go into one message. What is in one
+// message is done by one worker, so that a small batch, which may be one of large
+// artifacts, is divided further.
+func PerMessage(total, maxInFlight int64) int64 {
+	most := int64(64)
+	if maxInFlight > 0 {
+		most = min(most, maxInFlight)
+	}
+	return max(1, min(total/256, most))
+}
+
 // RequestGroup is one message on StreamRestore: requests for items of one batch
 // that follow each other. Each item keeps its own result, attempts and retries.
 type RequestGroup struct {

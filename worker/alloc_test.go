@@ -33,7 +33,7 @@ func TestDecodingAllocatesLittle(t *testing.T) {
 	}
 	msgs := []Message{carried{data: data, first: 0, last: 63}}
 	allocs := testing.AllocsPerRun(10, func() {
-		if d := decode("b", msgs); len(d.good) != len(requests) {
+		if d := decode("b", msgs, false); len(d.good) != len(requests) {
 			t.Fatalf("%d requests, %v", len(d.good), d.failed)
 		}
 	})

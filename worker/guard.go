@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -24,14 +25,19 @@ const (
 // back, which costs no attempt. Only the archive can be probed; a destination is
 // tried.
 type guard struct {
-	restorer Restorer
-	ping     func(context.Context) error
-	timeout  time.Duration
-	breaker  *gobreaker.CircuitBreaker[[]schemas.Result]
+	ping    func(context.Context) error
+	timeout time.Duration
+	breaker *gobreaker.CircuitBreaker[[]schemas.Result]
+
+	mu     sync.Mutex
+	since  time.Time // when it was closed, or ceased to be
+	opened time.Time
+	reason string // why it is not closed
 }
 
-func newGuard(r Restorer, cfg Config, log zerolog.Logger) *guard {
-	return &guard{restorer: r, ping: cfg.Ping, timeout: cfg.Timeout, breaker: gobreaker.NewCircuitBreaker[[]schemas.Result](gobreaker.Settings{
+func newGuard(cfg Config, log zerolog.Logger) *guard {
+	g := &guard{ping: cfg.Ping, timeout: cfg.Timeout, since: time.Now()}
+	g.breaker = gobreaker.NewCircuitBreaker[[]schemas.Result](gobreaker.Settings{
 		MaxRequests:  1,
 		BucketPeriod: time.Second,
 		Interval:     10 * time.Second,
@@ -41,16 +47,59 @@ func newGuard(r Restorer, cfg Config, log zerolog.Logger) *guard {
 		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			log.Warn().Stringer("from", from).Stringer("to", to).Msg("breaker in front of archive and destinations")
+			g.changed(from, to)
 			cfg.Observer.Breaker(to.String())
 		},
-	})}
+	})
+	return g
 }
 
-// restore restores a group within ctx. While what it needs is away it waits, but
+func (g *guard) changed(from, to gobreaker.State) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	if from == gobreaker.StateClosed || to == gobreaker.StateClosed {
+		g.since = now
+	}
+	if to == gobreaker.StateOpen {
+		g.opened = now
+	}
+}
+
+// execute does something that the breaker allows, and remembers why it opens.
+func (g *guard) execute(do func() ([]schemas.Result, error)) ([]schemas.Result, error) {
+	return g.breaker.Execute(func() ([]schemas.Result, error) {
+		done, err := do()
+		if isDown(err) {
+			g.mu.Lock()
+			g.reason = oneLine(err.Error())
+			g.mu.Unlock()
+		}
+		return done, err
+	})
+}
+
+// status tells how the breaker stands: half-open counts as open for the time
+// since when it does.
+func (g *guard) status() schemas.BreakerStatus {
+	state := g.breaker.State() // it may change by that
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := schemas.BreakerStatus{State: state.String(), Since: g.since.UTC()}
+	if state != gobreaker.StateClosed {
+		s.Reason = g.reason
+	}
+	if state == gobreaker.StateOpen {
+		s.NextProbe = g.opened.Add(openFor).UTC()
+	}
+	return s
+}
+
+// restore has a group restored within ctx. While what it needs is away it waits, but
 // only until stop ends. An error of the archive that is not about the group as a
 // whole is narrowed down to the items that cause it, and so is a group that does
 // not end in time. The error is that of one of the contexts.
-func (g *guard) restore(ctx, stop context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+func (g *guard) restore(ctx, stop context.Context, r Restorer, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
 	if len(items) == 0 {
 		return nil, nil
 	}
@@ -60,12 +109,12 @@ func (g *guard) restore(ctx, stop context.Context, s schemas.Settings, items []s
 				return nil, err
 			}
 		}
-		done, err := g.try(ctx, s, items)
+		done, err := g.try(ctx, r, s, items)
 		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
 		case err == nil:
 			return done, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
 		case isDown(err) || isHeld(err):
 			continue
 		case errors.Is(err, errTimeout):
@@ -77,11 +126,11 @@ func (g *guard) restore(ctx, stop context.Context, s schemas.Settings, items []s
 		if len(items) == 1 {
 			return []schemas.Result{failure(items[0], err)}, nil
 		}
-		head, err := g.restore(ctx, stop, s, items[:len(items)/2])
+		head, err := g.restore(ctx, stop, r, s, items[:len(items)/2])
 		if err != nil {
 			return nil, err
 		}
-		tail, err := g.restore(ctx, stop, s, items[len(items)/2:])
+		tail, err := g.restore(ctx, stop, r, s, items[len(items)/2:])
 		return append(head, tail...), err
 	}
 }
@@ -90,11 +139,11 @@ func (g *guard) restore(ctx, stop context.Context, s schemas.Settings, items []s
 var errTimeout = fault.New(schemas.CodeArchiveError, "not done in the time that one try may take")
 
 // try restores a group once, in a bounded time.
-func (g *guard) try(ctx context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
-	return g.breaker.Execute(func() ([]schemas.Result, error) {
+func (g *guard) try(ctx context.Context, r Restorer, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	return g.execute(func() ([]schemas.Result, error) {
 		ctx, cancel := context.WithTimeout(ctx, g.timeout)
 		defer cancel()
-		done, err := g.restorer.Restore(ctx, s, items)
+		done, err := r.Restore(ctx, s, items)
 		switch {
 		case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 			return nil, errTimeout
@@ -108,7 +157,7 @@ func (g *guard) try(ctx context.Context, s schemas.Settings, items []schemas.Req
 // await returns nil when the archive answers, or the context's error.
 func (g *guard) await(ctx context.Context) error {
 	for {
-		_, err := g.breaker.Execute(func() ([]schemas.Result, error) {
+		_, err := g.execute(func() ([]schemas.Result, error) {
 			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 			defer cancel()
 			if err := g.ping(ctx); err != nil {

@@ -38,8 +38,18 @@ func group(n int64) []schemas.Request {
 	return out
 }
 
-func testGuard(r Restorer, ping func(context.Context) error) *guard {
-	return newGuard(r, Config{Ping: ping}.withDefaults(), zerolog.Nop())
+// guarded is a restorer behind a guard.
+type guarded struct {
+	*guard
+	restorer Restorer
+}
+
+func testGuard(r Restorer, ping func(context.Context) error) guarded {
+	return guarded{newGuard(Config{Ping: ping}.withDefaults(), zerolog.Nop()), r}
+}
+
+func (g guarded) restore(ctx, stop context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	return g.guard.restore(ctx, stop, g.restorer, s, items)
 }
 
 // codes are the codes of results, and it is an error that they are of other

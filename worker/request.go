@@ -26,6 +26,8 @@ type taken struct {
 type held struct {
 	of      *taken
 	request schemas.Request
+	// past are its failed attempts, nil as long as nobody has looked.
+	past *schemas.Retry
 }
 
 // decoded is what a number of messages say.
@@ -42,8 +44,9 @@ type decoded struct {
 	foreign []Message
 }
 
-// decode reads a batch's messages.
-func decode(batch string, msgs []Message) (d decoded) {
+// decode reads a batch's messages; at once says that the time of the next try does
+// not matter.
+func decode(batch string, msgs []Message, atOnce bool) (d decoded) {
 	for _, m := range msgs {
 		t := &taken{Message: m}
 		requests, err := t.decode(batch)
@@ -52,16 +55,16 @@ func decode(batch string, msgs []Message) (d decoded) {
 			continue
 		}
 		// Time is only waited for once: the clock that set it may be wrong.
-		if !t.Redelivered() && time.Now().Before(t.retryAt) {
+		if !atOnce && !t.Redelivered() && time.Now().Before(t.retryAt) {
 			d.early = append(d.early, t)
 			continue
 		}
 		d.msgs = append(d.msgs, t)
 		for _, r := range requests {
 			if err == nil {
-				d.good = append(d.good, held{t, r})
+				d.good = append(d.good, held{of: t, request: r})
 			} else {
-				d.bad = append(d.bad, held{t, r})
+				d.bad = append(d.bad, held{of: t, request: r})
 				d.failed = append(d.failed, failure(r, err))
 			}
 		}

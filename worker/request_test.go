@@ -22,6 +22,7 @@ func (m fakeMessage) Indexes() (_, _ int64, _ bool) { return m.first, m.last, m.
 func (m fakeMessage) PublishedAt() time.Time        { return time.Unix(1, 0) }
 func (m fakeMessage) Single() (string, int64)       { return m.id, 77 }
 func (m fakeMessage) Redelivered() bool             { return false }
+func (m fakeMessage) Deliveries() int               { return 1 }
 func (m fakeMessage) Ack() error                    { return nil }
 func (m fakeMessage) Nak(time.Duration) error       { return nil }
 func (m fakeMessage) Alive() error                  { return nil }
@@ -59,7 +60,7 @@ func TestDecode(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			d := decode("b", []Message{fakeMessage{data: c.data, first: c.first, last: c.last}})
+			d := decode("b", []Message{fakeMessage{data: c.data, first: c.first, last: c.last}}, false)
 			want := map[string][3]int{"good": {c.items, 0, 0}, "bad": {0, c.items, 0}, "foreign": {0, 0, 1}}[c.want]
 			if got := [3]int{len(d.good), len(d.bad), len(d.foreign)}; got != want || len(d.failed) != len(d.bad) {
 				t.Fatalf("got %v items, want %v; failed %v", got, want, d.failed)
@@ -95,11 +96,14 @@ func TestDecodeEarly(t *testing.T) {
 		return string(data)
 	}
 	later := fakeMessage{data: text(time.Now().Add(time.Hour)), first: 3, last: 3}
-	d := decode("b", []Message{later, redelivered{later}, fakeMessage{data: text(time.Now()), first: 3, last: 3}})
+	d := decode("b", []Message{later, redelivered{later}, fakeMessage{data: text(time.Now()), first: 3, last: 3}}, false)
 	if len(d.early) != 1 || len(d.good) != 2 || len(d.msgs) != 2 {
 		t.Fatalf("early %d, good %d", len(d.early), len(d.good))
 	}
-	if h := d.good[1]; !h.request.Published.Equal(time.Unix(7, 0)) || !mayHavePast(h.of, "") {
+	if at := decode("b", []Message{later}, true); len(at.early) != 0 || len(at.good) != 1 {
+		t.Errorf("early %d, good %d although time does not matter", len(at.early), len(at.good))
+	}
+	if h := d.good[1]; !h.request.Published.Equal(time.Unix(7, 0)) || h.of.retryAt.IsZero() {
 		t.Errorf("got %+v", h)
 	}
 }
@@ -120,7 +124,7 @@ func TestDecodeSingle(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			d := decode(schemas.Single, []Message{fakeMessage{data: c.data, first: -1, id: c.id}})
+			d := decode(schemas.Single, []Message{fakeMessage{data: c.data, first: -1, id: c.id}}, false)
 			items := slices.Concat(d.good, d.bad)
 			if len(items) != 1 || (len(d.good) == 1) != (c.problem == "") {
 				t.Fatalf("got %+v", d)
@@ -144,7 +148,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"batch":"b","FIRST":3e2,"items":[{}]}`), int64(-1), int64(0))
 	f.Add([]byte(`{"batch":{},"first":-0,"items":[]}`), int64(5), int64(9))
 	f.Fuzz(func(t *testing.T, data []byte, first, last int64) {
-		d := decode("b", []Message{fakeMessage{data: string(data), first: max(first, -1), last: last}})
+		d := decode("b", []Message{fakeMessage{data: string(data), first: max(first, -1), last: last}}, false)
 		beside := first >= 0 && last >= first && last-first < schemas.MaxRequests
 		switch n := len(d.good) + len(d.bad); {
 		case len(d.failed) != len(d.bad), len(d.foreign) > 0 && n > 0, len(d.foreign)+len(d.early)+n == 0:

@@ -21,11 +21,16 @@ func (e *SickError) Error() string { return e.Detail }
 // maxDetail bounds a result's detail, in bytes.
 const maxDetail = 2048
 
-// work restores one group and settles it, within ctx, and gives the group's slot
-// free in between. It waits for what is away until stop ends.
-func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message, restoring *slot) {
+// maxPastDetail bounds the detail of a failed attempt that is remembered.
+const maxPastDetail = 512
+
+// work does what is to be done with one group and settles it within work, and
+// gives the group's slot free in between. It waits for what is away until stop
+// ends.
+func (w *Worker) work(work, stop context.Context, h *hand, b *schemas.Batch) {
+	defer w.hands.close(h)
 	start := time.Now()
-	d := decode(b.ID, msgs)
+	d := decode(b.ID, h.msgs, w.cfg.Cancels)
 	defer w.keepAlive(d.msgs)()
 	for _, m := range d.early {
 		_ = m.Nak(min(max(time.Until(m.retryAt), 0), w.cfg.Retry.MaxDelay))
@@ -38,34 +43,82 @@ func (w *Worker) work(ctx, stop context.Context, b schemas.Batch, msgs []Message
 	n := len(d.good) + len(d.bad)
 	w.cfg.Observer.InHand(n)
 	defer w.cfg.Observer.InHand(-n)
-	requests := make([]schemas.Request, len(d.good))
-	for i := range d.good {
-		requests[i] = d.good[i].request
+	p, err := w.plan(h, b, &d)
+	var results []schemas.Result
+	if err == nil {
+		results, err = w.try(h, b.Settings, p)
 	}
-	results, err := w.guard.restore(ctx, stop, b.Settings, requests)
-	settling := w.settles.acquire(context.WithoutCancel(ctx), n)
-	restoring.release()
+	settling := w.settles.acquire(context.WithoutCancel(work), w.settling, n)
+	h.slot.release()
 	defer settling.release()
 	if err != nil {
 		w.handBack(d.msgs)
 		return
 	}
-	items, results := slices.Concat(d.good, d.bad), append(results, d.failed...)
+	items := slices.Concat(p.together, p.alone, p.untried)
+	results = append(results, p.ends...)
 	for i := range results {
 		r := &results[i]
 		r.Worker, r.Detail = w.cfg.Name, oneLine(r.Detail)
 		r.Durations.Queue = max(0, milliseconds(start.Sub(r.Published)))
 		r.Durations.Total = milliseconds(time.Since(start))
 	}
-	if err := w.settle(ctx, stop, b.ID, d.msgs, items, results); err != nil {
+	if err := w.settle(work, stop, b.ID, d.msgs, p.later, items, results); err != nil {
 		w.log.Warn().Err(err).Str("batch", b.ID).Int("items", len(items)).Msg("cannot settle; the items will come again")
 	}
+}
+
+// try restores the items of a plan that are to be tried.
+func (w *Worker) try(h *hand, s schemas.Settings, p *plan) ([]schemas.Result, error) {
+	n := len(p.together) + len(p.alone)
+	if err := w.pay(h.work, h.stop, h.slot, n); err != nil {
+		return nil, err
+	}
+	results, err := w.guard.restore(h.work, h.stop, together{w}, s, requestsOf(p.together))
+	if err != nil {
+		return nil, err
+	}
+	if len(p.alone) > 0 {
+		past := make(map[int64]schemas.Retry, len(p.alone))
+		for i := range p.alone {
+			if r := p.alone[i].past; r != nil {
+				past[p.alone[i].request.Index] = *r
+			}
+		}
+		more, err := w.guard.restore(h.work, h.stop, alone{w, h.stop, past}, s, requestsOf(p.alone))
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, more...)
+	}
+	h.slot.used(n, restoredBytes(results))
+	return results, nil
+}
+
+func requestsOf(items []held) []schemas.Request {
+	requests := make([]schemas.Request, len(items))
+	for i := range items {
+		requests[i] = items[i].request
+	}
+	return requests
+}
+
+func restoredBytes(results []schemas.Result) (n int64) {
+	for i := range results {
+		if results[i].Outcome == schemas.OutcomeRestored {
+			n += results[i].Size
+		}
+	}
+	return n
 }
 
 // settle is the one place where items leave the worker's hand. The order is
 // what makes them safe: a final result is stored before its request is
 // acknowledged, and a failed attempt is counted before its request goes back.
-func (w *Worker) settle(ctx, stop context.Context, batch string, msgs []Message, items []held, results []schemas.Result) error {
+// Messages that are to come later are given back with their delays.
+func (w *Worker) settle(
+	ctx, stop context.Context, batch string, msgs []Message, later map[Message]time.Duration, items []held, results []schemas.Result,
+) error {
 	d, err := w.decide(ctx, stop, items, results)
 	if err != nil {
 		return err
@@ -81,8 +134,7 @@ func (w *Worker) settle(ctx, stop context.Context, batch string, msgs []Message,
 		}
 		w.cfg.Observer.Settled(d.final, time.Since(start))
 	}
-	later, err := w.tryAgain(ctx, stop, d)
-	if err != nil {
+	if err := w.tryAgain(ctx, stop, d, later); err != nil {
 		return err
 	}
 	for _, m := range msgs {
@@ -101,15 +153,14 @@ func (w *Worker) settle(ctx, stop context.Context, batch string, msgs []Message,
 
 // tryAgain counts failed attempts and has their items tried again. An item that
 // shares its message with others goes back to the queue in a message of its own;
-// the messages of the others are returned with their delays.
-func (w *Worker) tryAgain(ctx, stop context.Context, d decisions) (later map[Message]time.Duration, err error) {
+// the messages of the others are added to later.
+func (w *Worker) tryAgain(ctx, stop context.Context, d decisions, later map[Message]time.Duration) error {
 	var requeue []schemas.RequestGroup
-	later = map[Message]time.Duration{}
 	for _, a := range d.again {
 		r := &a.item.request
 		err := w.insist(ctx, stop, "count a failed attempt", func() error { return w.retries.SetRetry(ctx, r.Batch, r.Index, a.retry) })
 		if err != nil {
-			return nil, err
+			return err
 		}
 		w.cfg.Observer.Retried(a.retry.Causes[len(a.retry.Causes)-1])
 		w.log.Info().Str("request", r.ID()).Int("attempt", a.retry.Attempts).Dur("delay", a.delay).
@@ -124,10 +175,10 @@ func (w *Worker) tryAgain(ctx, stop context.Context, d decisions) (later map[Mes
 			requeue = append(requeue, g)
 		}
 	}
-	if len(requeue) > 0 {
-		err = w.insist(ctx, stop, "publish requests again", func() error { return w.queue.Requeue(ctx, requeue) })
+	if len(requeue) == 0 {
+		return nil
 	}
-	return later, err
+	return w.insist(ctx, stop, "publish requests again", func() error { return w.queue.Requeue(ctx, requeue) })
 }
 
 // decisions are what becomes of a group.
@@ -152,17 +203,19 @@ func (w *Worker) decide(ctx, stop context.Context, items []held, results []schem
 	d.back = map[Message]bool{}
 	for i := range results {
 		r, item := results[i], items[i]
-		var past schemas.Retry
-		if mayHavePast(item.of, r.Code) {
-			err := w.insist(ctx, stop, "look up failed attempts", func() (err error) {
-				past, err = w.retries.Retry(ctx, item.request.Batch, item.request.Index)
-				return err
-			})
-			if err != nil {
+		if item.past == nil && r.Code.Class() == schemas.ClassTransient {
+			if err := w.lookUp(ctx, stop, &item); err != nil { // since it matters now
 				return d, err
 			}
 		}
-		r.Attempts, r.FinishedAt = past.Attempts+1, now
+		var past schemas.Retry
+		if item.past != nil {
+			past = cleared(*item.past)
+		}
+		r.Attempts, r.History, r.FinishedAt = past.Attempts, past.History, now
+		if tried(r.Code) {
+			r.Attempts++
+		}
 		switch v := Decide(w.cfg.Retry, r.Code, r.Attempts); v.Action {
 		case Finish:
 			d.final = append(d.final, r)
@@ -170,6 +223,8 @@ func (w *Worker) decide(ctx, stop context.Context, items []held, results []schem
 			past.Attempts++
 			past.Causes = append(past.Causes, r.Code)
 			past.LastError, past.NextTry = r.Detail, now.Add(v.Delay)
+			past.History = append(past.History, schemas.Attempt{At: now, Worker: w.cfg.Name, Code: r.Code, Detail: cut(r.Detail, maxPastDetail)})
+			past.History = past.History[max(0, len(past.History)-schemas.MaxHistory):]
 			d.again = append(d.again, again{item, past, v.Delay})
 		case HandBack:
 			d.sick = &SickError{r.Code, r.Detail}
@@ -179,10 +234,20 @@ func (w *Worker) decide(ctx, stop context.Context, items []held, results []schem
 	return d, nil
 }
 
-// mayHavePast says whether an item's failed attempts must be looked up: where
-// there can be any, or where it matters.
-func mayHavePast(m *taken, code schemas.Code) bool {
-	return m.Redelivered() || !m.retryAt.IsZero() || code.Class() == schemas.ClassTransient
+// tried says whether an item that ended with the code was tried at last.
+func tried(code schemas.Code) bool {
+	return code != schemas.CodeItemCancelled && code != schemas.CodeItemSkipped && code != schemas.CodeWorkerKiller
+}
+
+// lookUp looks up an item's failed attempts.
+func (w *Worker) lookUp(ctx, stop context.Context, item *held) error {
+	return w.insist(ctx, stop, "look up failed attempts", func() error {
+		past, err := w.retries.Retry(ctx, item.request.Batch, item.request.Index)
+		if err == nil {
+			item.past = &past
+		}
+		return err
+	})
 }
 
 // insist repeats what the broker must do until it is done: the requests behind
@@ -227,13 +292,19 @@ func (w *Worker) keepAlive(msgs []Message) (stop func()) {
 
 // oneLine makes any text a detail.
 func oneLine(s string) string {
-	if len(s) > maxDetail {
-		s = strings.ToValidUTF8(s[:maxDetail], "") + "…"
-	}
+	s = cut(s, maxDetail)
 	if strings.ContainsAny(s, "\r\n") {
 		s = strings.Join(strings.Fields(s), " ")
 	}
 	return s
+}
+
+// cut bounds a text, in bytes.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

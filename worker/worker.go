@@ -10,9 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/exhume/exhume/schemas"
 )
@@ -28,8 +31,10 @@ type Message interface {
 	Single() (requestID string, index int64)
 	// PublishedAt is when the broker stored the message.
 	PublishedAt() time.Time
-	// Redelivered says whether the message may have been delivered before.
+	// Redelivered says whether the message may have been delivered before, and
+	// Deliveries how often it was, this time included, as far as is known.
 	Redelivered() bool
+	Deliveries() int
 	// Ack settles the message for good.
 	Ack() error
 	// Nak gives the message back, to be delivered again after the delay.
@@ -42,6 +47,11 @@ type Message interface {
 type Queue interface {
 	// WatchBatches reports the active batches until the context ends.
 	WatchBatches(ctx context.Context, show func(schemas.Batch), hide func(id string)) error
+	// WatchFleet reports what holds for the fleet, at first and whenever it
+	// changes, until the context ends.
+	WatchFleet(ctx context.Context, show func(schemas.Steering)) error
+	// AnswerStatus has questions to the worker answered until stop is called.
+	AnswerStatus(answer func(schemas.WorkerQuestion) schemas.WorkerStatus) (stop func(), err error)
 	// Requests takes up to n messages of a batch, waiting up to wait for the
 	// first. None in time is an empty result. It may return messages although
 	// the context has ended, or beside an error.
@@ -90,6 +100,15 @@ func (unobserved) Breaker(string)                          {}
 type Config struct {
 	// Name is the worker's name in subjects and results; see schemas.CheckName.
 	Name string
+	// Version and Backend, the kind of the archive, are what the worker's status
+	// says. The limits on that backend are the worker's.
+	Version, Backend string
+	// Cancels makes the worker one that does nothing but give their results to the
+	// items of batches that are being cancelled or aborted. It needs no restorer,
+	// heeds neither pauses nor limits, and answers no questions.
+	Cancels bool
+	// Limiter shares the fleet's limits; nil for a worker that has none.
+	Limiter Limiter
 	// GroupSize is about how many items are restored together (default 512); a
 	// message is never divided. Their files are synced by one call.
 	GroupSize int
@@ -138,21 +157,26 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// idleWait is how long one request for messages waits at the broker.
-const idleWait = 5 * time.Second
-
 // Worker works on all active batches at the same time.
 type Worker struct {
-	cfg     Config
-	queue   Queue
-	retries Retries
-	guard   *guard
-	log     zerolog.Logger
-	slots   *slots // of groups being restored
-	settles *slots // of groups being settled
+	cfg      Config
+	queue    Queue
+	retries  Retries
+	guard    *guard
+	log      zerolog.Logger
+	restorer Restorer
+	// turns are taken by those that restore: one by most, everything by who must be
+	// alone.
+	turns    *semaphore.Weighted
+	slots    *slots // of groups being restored
+	settles  *slots // of groups being settled, all with the same share
+	settling *share
+	hands    *hands
 
-	inHand sync.WaitGroup
-	stop   context.CancelCauseFunc // stops taking, with a cause
+	started  time.Time
+	draining atomic.Bool
+	inHand   sync.WaitGroup
+	stop     context.CancelCauseFunc // stops taking, with a cause
 }
 
 // New makes a worker.
@@ -162,12 +186,17 @@ func New(cfg Config, q Queue, retries Retries, r Restorer, log zerolog.Logger) (
 	}
 	cfg = cfg.withDefaults()
 	cfg.Retry = cfg.Retry.withDefaults()
-	return &Worker{
-		cfg: cfg, queue: q, retries: retries, log: log,
-		guard:   newGuard(r, cfg, log),
+	w := &Worker{
+		cfg: cfg, queue: q, retries: retries, restorer: r, log: log,
+		guard:   newGuard(cfg, log),
+		turns:   semaphore.NewWeighted(everything),
 		slots:   newSlots(cfg.Groups, cfg.GroupSize),
 		settles: newSlots(cfg.Groups, cfg.GroupSize),
-	}, nil
+		hands:   &hands{all: map[*hand]bool{}},
+		started: time.Now(),
+	}
+	w.settling = w.settles.join("")
+	return w, nil
 }
 
 // Run works until the context ends, then finishes what is in hand. It returns
@@ -179,11 +208,27 @@ func (w *Worker) Run(ctx context.Context) error {
 	work, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 
-	p := &pullers{run: func(pulling context.Context, b schemas.Batch) { w.pull(pulling, work, ctx, b) }, active: map[string]puller{}}
-	err := w.queue.WatchBatches(ctx, func(b schemas.Batch) { p.show(ctx, b) }, p.hide)
+	p := &pullers{
+		run:    func(pulling context.Context, a *assignment) { w.pull(pulling, work, ctx, a) },
+		mine:   w.mine,
+		abort:  w.abort,
+		slots:  w.slots,
+		limits: &limits{of: w.slots, backend: w.cfg.Backend},
+		active: map[string]*assignment{},
+		paused: !w.cfg.Cancels, // until the fleet's steering is known
+	}
+	if !w.cfg.Cancels {
+		silence, err := w.queue.AnswerStatus(w.Status)
+		if err != nil {
+			return fmt.Errorf("worker: %w", err)
+		}
+		defer silence()
+	}
+	err := w.watch(ctx, p)
 	if ctx.Err() != nil {
 		err = nil // it ended because it was told to
 	}
+	w.draining.Store(true)
 	w.stop(nil)
 	p.wait()
 
@@ -197,74 +242,39 @@ func (w *Worker) Run(ctx context.Context) error {
 	return err
 }
 
-// pull takes groups of one batch and hands them on while there are free slots.
-func (w *Worker) pull(ctx, work, stop context.Context, b schemas.Batch) {
-	for failures := 0; ctx.Err() == nil; {
-		msgs, slot, err := w.take(ctx, b.ID)
-		if len(msgs) > 0 {
-			w.inHand.Go(func() { w.work(work, stop, b, msgs, slot) })
-		}
-		if err == nil || ctx.Err() != nil {
-			failures = 0
-			continue
-		}
-		// Once is how a batch ends: its consumer goes, and then the news comes.
-		if failures++; failures > 1 {
-			w.log.Warn().Err(err).Str("batch", b.ID).Msg("cannot take requests; trying again")
-		}
-		pause(ctx, time.Second)
+// watch keeps the pullers informed until the context ends, or until it cannot.
+func (w *Worker) watch(ctx context.Context, p *pullers) error {
+	g, watching := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return w.queue.WatchBatches(watching, func(b schemas.Batch) { p.show(ctx, b) }, p.hide)
+	})
+	if !w.cfg.Cancels {
+		g.Go(func() error {
+			return w.queue.WatchFleet(watching, func(s schemas.Steering) {
+				if w.cfg.Limiter == nil {
+					s.Limits = nil
+				}
+				p.steer(ctx, s)
+			})
+		})
 	}
+	return g.Wait()
 }
 
-// take waits for a free slot and for messages. When it returns any, the slot is
-// the caller's.
-func (w *Worker) take(ctx context.Context, batch string) ([]Message, *slot, error) {
-	free := w.slots.acquire(ctx, w.cfg.GroupSize)
-	if free == nil {
-		return nil, nil, nil
+// mine says whether the worker takes items of a batch.
+func (w *Worker) mine(b *schemas.Batch) bool {
+	if w.cfg.Cancels {
+		return b.Stopping() && !b.State.Final()
 	}
-	msgs, err := w.fill(ctx, batch, nil)
-	if len(msgs) > 0 {
-		return msgs, free.fit(itemsIn(msgs)), err
-	}
-	free.release()
-	if err != nil {
-		return nil, nil, err
-	}
-	// Nothing there: wait for the first message without keeping a slot from
-	// other batches.
-	msgs, err = w.queue.Requests(ctx, batch, 1, idleWait)
-	if len(msgs) == 0 {
-		return nil, nil, err
-	}
-	stopAlive := w.keepAlive(msgs)
-	defer stopAlive()
-	if free = w.slots.acquire(ctx, w.cfg.GroupSize); free == nil {
-		w.handBack(msgs)
-		return nil, nil, nil
-	}
-	msgs, err = w.fill(ctx, batch, msgs)
-	return msgs, free.fit(itemsIn(msgs)), err
+	return b.Workable()
 }
 
-// fill takes as many of the messages that are there as make a group. How many
-// items are in a message shows only when it comes, so it is careful first.
-func (w *Worker) fill(ctx context.Context, batch string, msgs []Message) ([]Message, error) {
-	items := itemsIn(msgs)
-	for items < w.cfg.GroupSize {
-		inMessage := schemas.MaxRequests
-		if len(msgs) > 0 {
-			inMessage = items / len(msgs)
-		}
-		n := max(1, (w.cfg.GroupSize-items)/inMessage)
-		more, err := w.queue.Requests(ctx, batch, n, 0)
-		msgs = append(msgs, more...)
-		if err != nil || len(more) < n {
-			return msgs, err
-		}
-		items += itemsIn(more)
+// abort gives up what is in hand of a batch. Who cancels goes on: that is how the
+// batch ends.
+func (w *Worker) abort(batch string) {
+	if !w.cfg.Cancels {
+		w.hands.abort(batch)
 	}
-	return msgs, nil
 }
 
 func pause(ctx context.Context, d time.Duration) {

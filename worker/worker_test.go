@@ -71,13 +71,18 @@ func (w *world) submit(id string, n int64, perMessage int) {
 // start runs a worker and returns what stops it and gives its error.
 func (w *world) start(cfg worker.Config, r worker.Restorer) (stop func() error) {
 	w.Helper()
+	return w.startAt(queue{w.broker}, cfg, r)
+}
+
+func (w *world) startAt(q worker.Queue, cfg worker.Config, r worker.Restorer) (stop func() error) {
+	w.Helper()
 	if cfg.Name == "" {
 		cfg.Name = "w"
 	}
 	if cfg.Retry.Initial == 0 {
 		cfg.Retry.Initial = time.Millisecond
 	}
-	wk, err := worker.New(cfg, queue{w.broker}, w.broker, r, zerolog.Nop())
+	wk, err := worker.New(cfg, q, w.broker, r, zerolog.Nop())
 	w.must(err)
 	ctx, cancel := context.WithCancel(w.Context())
 	done := make(chan error, 1)

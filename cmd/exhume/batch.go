@@ -1,18 +1,14 @@
 package main
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/exhume/exhume/internal/app"
-	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -20,17 +16,27 @@ func (c *cli) batchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "batch",
 		GroupID: groupAsk,
-		Short:   "Look at batches and their results",
-		Long:    "Look at batches and their results. A batch is named by its id, the beginning of one, or 'latest'.",
+		Short:   "Look at batches and their results, and steer them",
+		Long: `Look at batches and their results, and steer them. A batch is named by its id, the
+beginning of one, or 'latest'.
+
+What is changed is changed by the fleet's collector, and leaves a line of evidence
+with who wanted it and why. In a state directory where nothing runs it is changed
+there.`,
 		Example: `  exhume batch list
   exhume batch show latest
-  exhume batch results latest --outcome failed -o csv`,
+  exhume batch results latest --outcome failed -o csv
+  exhume batch why latest
+  exhume batch pause latest --reason 'backup of the archive'`,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	natsFlags(cmd.PersistentFlags())
 	cmd.PersistentFlags().String("ledger", "", "ask the ledger in this PostgreSQL database, by `URL`")
-	cmd.AddCommand(c.batchListCommand(), c.batchShowCommand(), c.batchResultsCommand(), c.batchWatchCommand())
+	cmd.AddCommand(c.batchListCommand(), c.batchShowCommand(), c.batchResultsCommand(), c.batchWatchCommand(),
+		c.batchWhyCommand(), c.batchHistoryCommand(), c.batchAuditCommand(),
+		c.batchPauseCommand(), c.batchResumeCommand(), c.batchCancelCommand(), c.batchSetCommand(),
+		c.batchRetryCommand(), c.batchCloneCommand(), c.batchReportCommand(), c.batchVerifyCommand())
 	return cmd
 }
 
@@ -97,10 +103,10 @@ func (c *cli) batchList(cmd *cobra.Command, limit int, output string) error {
 		}
 		return nil
 	}
-	return c.table("BATCH STATE TOTAL RESTORED UNCHANGED FAILED OPEN SIZE CREATED BY", func(row func(...any)) {
+	return c.table("BATCH STATE REASON TOTAL RESTORED UNCHANGED FAILED OPEN SIZE CREATED BY", func(row func(...any)) {
 		for _, s := range list {
 			n := s.Counts
-			row(s.ID, s.State, s.Total, n.Restored, n.Unchanged, n.Failed, s.Open(), bytesText(n.Bytes), moment(s.CreatedAt), s.Actor)
+			row(s.ID, s.State, s.Reason, s.Total, n.Restored, n.Unchanged, n.Failed, s.Open(), bytesText(n.Bytes), moment(s.CreatedAt), s.Actor)
 		}
 	})
 }
@@ -140,8 +146,13 @@ func (c *cli) batchShow(cmd *cobra.Command, ref, output string) error {
 	n := s.Counts
 	p := func(format string, args ...any) { _, _ = fmt.Fprintf(c.out, format+"\n", args...) }
 	p("Batch      %s", s.ID)
-	p("State      %s", s.State)
-	p("Items      %d: %d restored (%s), %d unchanged, %d failed, %d open", s.Total, n.Restored, bytesText(n.Bytes), n.Unchanged, n.Failed, s.Open())
+	p("State      %s", standingText(s.Batch))
+	p("Items      %d: %d restored (%s), %d unchanged, %d failed, %d skipped, %d cancelled, %d open",
+		s.Total, n.Restored, bytesText(n.Bytes), n.Unchanged, n.Failed, n.Skipped, n.Cancelled, s.Open())
+	p("Terms      %s", termsText(s.Terms))
+	if s.Source != nil {
+		p("Items of   %s", s.Source.Batch)
+	}
 	p("Manifest   %s", printable(s.Manifest))
 	p("           SHA-256 %s", s.ManifestSHA256)
 	p("Archive    %s", printable(s.Archive))
@@ -178,7 +189,7 @@ again as manifests.`,
 			if err != nil {
 				return usage(cmd, err)
 			}
-			return c.batchResults(cmd, args[0], ledger.Filter{Outcome: schemas.Outcome(outcome), Code: schemas.Code(code)}, output)
+			return c.batchResults(cmd, args[0], resultFilter(outcome, code), output)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json|jsonl|csv`")
@@ -187,7 +198,15 @@ again as manifests.`,
 	return cmd
 }
 
-func (c *cli) batchResults(cmd *cobra.Command, ref string, f ledger.Filter, output string) error {
+func resultFilter(outcome, code string) (f schemas.ResultFilter) {
+	if outcome != "" {
+		f.Outcomes = []schemas.Outcome{schemas.Outcome(outcome)}
+	}
+	f.Code = schemas.Code(code)
+	return f
+}
+
+func (c *cli) batchResults(cmd *cobra.Command, ref string, f schemas.ResultFilter, output string) error {
 	ctx := cmd.Context()
 	l, err := c.openBatches(cmd)
 	if err != nil {
@@ -210,7 +229,7 @@ func (c *cli) batchResults(cmd *cobra.Command, ref string, f ledger.Filter, outp
 		_, err = fmt.Fprintln(c.out)
 		return err
 	case "csv":
-		return c.resultsCSV(l.Results(ctx, s.ID, f))
+		return app.ResultsCSV(c.out, l.Results(ctx, s.ID, f))
 	case "jsonl":
 		for r, err := range l.Results(ctx, s.ID, f) {
 			if err != nil {
@@ -233,28 +252,6 @@ func (c *cli) batchResults(cmd *cobra.Command, ref string, f ledger.Filter, outp
 		}
 	})
 	return errors.Join(err, terr)
-}
-
-func (c *cli) resultsCSV(results iter.Seq2[schemas.Result, error]) error {
-	w := csv.NewWriter(c.out)
-	if err := w.Write([]string{"tombstone", "output", "actor", "index", "outcome", "code", "attempts", "size", "sha256", "duration_ms", "finished_at", "detail"}); err != nil {
-		return err
-	}
-	for r, err := range results {
-		if err != nil {
-			return err
-		}
-		err := w.Write([]string{
-			r.Tombstone, r.Output, r.Actor, strconv.FormatInt(r.Index, 10), string(r.Outcome), string(r.Code),
-			strconv.Itoa(r.Attempts), strconv.FormatInt(r.Size, 10), r.SHA256,
-			strconv.FormatFloat(r.Durations.Total, 'f', 3, 64), r.FinishedAt.UTC().Format(time.RFC3339Nano), r.Detail,
-		})
-		if err != nil {
-			return err
-		}
-	}
-	w.Flush()
-	return w.Error()
 }
 
 // moment is a time for people, in UTC.

@@ -24,6 +24,7 @@ type batchRestoreFlags struct {
 	actor, name, root, onInvalid, rejects, output string
 	from                                          int64
 	dryRun, continueOnError, acceptEvidence       bool
+	terms                                         termsFlags
 }
 
 func (c *cli) batchRestoreCommand() *cobra.Command {
@@ -77,7 +78,8 @@ func manifestFlags(fs *pflag.FlagSet, f *batchRestoreFlags) {
 	fs.StringVar(&f.onInvalid, "on-invalid", "abort", "what invalid rows do: `abort|skip`")
 	fs.StringVar(&f.rejects, "rejects", "", "write all invalid rows to this `file`, as file:line: reason")
 	fs.Int64Var(&f.from, "resume-from", 0, "leave out the rows before this `number`, counted from 1")
-	fs.BoolVar(&f.dryRun, "dry-run", false, "check the manifest, print its total and restore nothing")
+	f.terms.add(fs)
+	fs.BoolVar(&f.dryRun, "dry-run", false, "print the manifest's total, tell what would be done (see plan) and restore nothing")
 }
 
 // options are what the flags say of a manifest.
@@ -85,6 +87,7 @@ func (f *batchRestoreFlags) options(c *cli, manifest string, r *rejects, p app.P
 	return app.BatchOptions{
 		Manifest: manifest, Stdin: c.in, Actor: f.actor, Name: f.name, Root: f.root, SkipInvalid: f.onInvalid == "skip",
 		From: f.from, CheckOnly: f.dryRun, AcceptEvidence: f.acceptEvidence, Rejected: r.add, Progress: p,
+		Terms: f.terms.terms, Hold: f.terms.hold,
 	}
 }
 
@@ -95,6 +98,9 @@ func (c *cli) batchRestore(cmd *cobra.Command, manifest string, f batchRestoreFl
 	}
 	if err := errors.Join(f.check(), oneOf("output", f.output, "", "json", "name")); err != nil {
 		return usage(cmd, err)
+	}
+	if f.dryRun && !c.codex {
+		return c.dryRun(cmd, cfg, manifest, f, app.HasFleet(cfg))
 	}
 	rejects, err := c.newRejects(f.rejects)
 	if err != nil {
@@ -135,7 +141,7 @@ func (f *batchRestoreFlags) check() error {
 	if f.from < 0 {
 		return fmt.Errorf("--resume-from %d: want 1 or more", f.from)
 	}
-	return oneOf("on-invalid", f.onInvalid, "abort", "skip")
+	return errors.Join(oneOf("on-invalid", f.onInvalid, "abort", "skip"), f.terms.check())
 }
 
 // interrupted says how to go on.

@@ -58,8 +58,8 @@ a file (exhume.toml or .codex/archive.toml), then defaults; 'exhume config-show'
 prints each with its origin.
 
 Exit codes: 0 all restored, 1 other error, 2 usage or invalid manifest,
-3 partial, 4 failed, 5 temporary (archive, broker or ledger away, destination
-full), 6 not found, 7 refused, 130 interrupted.`,
+3 partial, 4 failed or aborted, 5 temporary (archive, broker or ledger away,
+destination full), 6 not found, 7 refused, 8 cancelled, 130 interrupted.`,
 		Example: `  exhume demo
   exhume batch-restore manifest.json --by ops --archive sqlite:///./archive.sqlite
   exhume restore 9039c97b-1acb-4124-a066-1c30c7ed65f4 out/file.go --by ops
@@ -82,10 +82,11 @@ full), 6 not found, 7 refused, 130 interrupted.`,
 		&cobra.Group{ID: groupArchive, Title: "The archive:"},
 		&cobra.Group{ID: groupAsk, Title: "Asking and checking:"})
 	root.AddCommand(
-		c.demoCommand(), c.batchRestoreCommand(), c.restoreCommand(),
-		c.storeCommand(), c.listCommand(), c.showCommand(),
+		c.demoCommand(), c.batchRestoreCommand(), c.planCommand(), c.restoreCommand(),
+		c.storeCommand(), c.listCommand(), c.manifestCommand(), c.showCommand(),
 		c.upCommand(), c.submitCommand(), c.workerCommand(), c.collectorCommand(), c.doctorCommand(), c.migrateCommand(), c.probeCommand(), c.benchCommand(),
-		c.batchCommand(), c.healthCheckCommand(), c.configShowCommand(), c.errorsCommand(), c.schemaCommand(), c.versionCommand(),
+		c.workersCommand(), c.limitsCommand(), c.itemCommand(),
+		c.batchCommand(), c.dlqCommand(), c.healthCheckCommand(), c.configShowCommand(), c.errorsCommand(), c.schemaCommand(), c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	if c.codex {
@@ -138,6 +139,7 @@ func (c *cli) config(cmd *cobra.Command) (*app.Config, error) {
 	if err != nil {
 		return nil, usage(cmd, err)
 	}
+	cfg.Version = version
 	for _, w := range cfg.Warnings {
 		c.say("warning: %s", w)
 	}

@@ -25,6 +25,7 @@ const (
 	exitTemporary   = 5
 	exitNotFound    = 6
 	exitRefused     = 7
+	exitCancelled   = 8
 	exitInterrupted = 130
 )
 
@@ -72,6 +73,9 @@ func codeOf(err error) int {
 	if _, ok := errors.AsType[*app.InvalidManifestError](err); ok {
 		return exitUsage
 	}
+	if _, ok := errors.AsType[*app.PausedError](err); ok {
+		return exitPartial
+	}
 	if _, ok := errors.AsType[producer.Reject](err); ok {
 		return exitUsage
 	}
@@ -97,10 +101,10 @@ func codeOfFault(code schemas.Code) int {
 	switch code {
 	case schemas.CodeTombstoneNotFound, schemas.CodeBatchNotFound:
 		return exitNotFound
-	case schemas.CodeBatchAmbiguous:
+	case schemas.CodeBatchAmbiguous, schemas.CodeBadRequest:
 		return exitUsage
 	case schemas.CodePathRefused, schemas.CodeDestinationExists, schemas.CodeDestinationDenied, schemas.CodeDestinationMissing,
-		schemas.CodeArtifactDenied, schemas.CodeBrokerDenied:
+		schemas.CodeArtifactDenied, schemas.CodeBrokerDenied, schemas.CodeBatchState:
 		return exitRefused
 	}
 	switch code.Class() {
@@ -118,6 +122,8 @@ func codeOfState(s schemas.State) int {
 		return exitOK
 	case schemas.StatePartial:
 		return exitPartial
+	case schemas.StateCancelled:
+		return exitCancelled
 	default:
 		return exitFailed
 	}

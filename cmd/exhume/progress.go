@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,18 +25,19 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 
-	mu     sync.Mutex
-	last   time.Time // of the last plain line
-	start  time.Time // of restoring
-	begun  int64     // items done before this run
-	counts schemas.Counts
+	mu    sync.Mutex
+	last  time.Time // of the last plain line
+	batch schemas.Summary
+	where schemas.Whereabouts
+	pace  pace
 
 	all *mpb.Progress // of the bar, nil until there is a total
 	bar *mpb.Bar
 
 	// The bar reads these while it draws, and must not wait for the lock then:
 	// its holder may be waiting for the bar.
-	published, total, failed atomic.Int64
+	published, total atomic.Int64
+	note             atomic.Value // string
 }
 
 func newProgress(w io.Writer) *progress {
@@ -67,29 +69,80 @@ func (p *progress) Submitting(published, total int64) {
 func (p *progress) Restoring(s schemas.Summary) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.start.IsZero() {
-		p.start, p.begun = time.Now(), s.Counts.Done()
-	}
-	p.counts = s.Counts
-	p.failed.Store(s.Counts.Failed)
+	stands, stood := standingText(s.Batch), standingText(p.batch.Batch)
+	changed := s.State == schemas.StatePaused && stands != stood || p.batch.State == schemas.StatePaused && s.State != schemas.StatePaused
+	p.pace.observe(s, time.Now())
+	p.batch = s
 	p.total.Store(max(p.total.Load(), s.Total))
+	if changed && !p.terminal {
+		_, _ = fmt.Fprintf(p.w, "Batch %s: %s\n", s.ID, stands)
+	}
+	p.show()
+}
+
+// Where implements app.Watcher.
+func (p *progress) Where(w schemas.Whereabouts) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.where = w
 	p.show()
 }
 
 // show brings the bar up to date or prints a plain line. The caller holds the lock.
 func (p *progress) show() {
-	c := p.counts
+	c := p.batch.Counts
+	p.note.Store(p.noteText())
 	if p.terminal {
 		p.openBar()
-		p.bar.SetCurrent(c.Done())
+		p.bar.SetTotal(p.total.Load(), false)
+		p.bar.SetCurrent(min(c.Done(), p.total.Load()))
 		return
 	}
 	if c.Done() == 0 {
 		p.line("%d of %d items submitted", p.published.Load(), p.total.Load())
 		return
 	}
-	p.line("%d of %d items done (%d restored, %d unchanged, %d failed), %s, %.0f items/s", c.Done(), p.total.Load(),
-		c.Restored, c.Unchanged, c.Failed, bytesText(c.Bytes), float64(c.Done()-p.begun)/max(time.Since(p.start).Seconds(), 1e-3))
+	p.line("%d of %d items done (%d restored, %d unchanged, %d failed), %s, %s", c.Done(), p.total.Load(),
+		c.Restored, c.Unchanged, c.Failed, bytesText(c.Bytes), p.noteText())
+}
+
+// noteText is what is said besides the number of items. The caller holds the lock.
+func (p *progress) noteText() string {
+	s := p.batch
+	var parts []string
+	say := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if n := p.published.Load(); n > 0 && n < p.total.Load() {
+		say("submitted %d", n)
+	}
+	if s.Reason != "" && s.Reason != schemas.ReasonWorking && !s.State.Final() {
+		say("%s (%s)", s.State, s.Reason)
+	}
+	if p.pace.items > 0 {
+		say("%.0f items/s, %s/s", p.pace.items, bytesText(int64(p.pace.bytes)))
+	}
+	if left, ok := p.pace.left(s); ok {
+		say("%s left", left.Round(time.Second))
+	}
+	if p.terminal && s.Counts.Failed > 0 {
+		say("failed %d", s.Counts.Failed)
+	}
+	if n := p.where.Retrying; n > 0 {
+		say("%d to be tried again", n)
+	}
+	items, open := int64(0), 0
+	for _, w := range p.where.Workers {
+		items += w.Items
+		if w.Breaker.State == "open" || w.Breaker.State == "half-open" {
+			open++
+		}
+	}
+	if n := len(p.where.Workers); n > 0 {
+		say("%d workers with %d items in hand", n, items)
+	}
+	if open > 0 {
+		say("breaker open on %d of them", open)
+	}
+	return strings.Join(parts, ", ")
 }
 
 // line prints a plain line unless one was printed just before.
@@ -107,19 +160,12 @@ func (p *progress) openBar() {
 	p.all = mpb.New(mpb.WithOutput(p.w), mpb.WithWidth(50), mpb.WithRefreshRate(100*time.Millisecond))
 	p.bar = p.all.AddBar(p.total.Load(),
 		mpb.PrependDecorators(decor.Name("restoring "), decor.CountersNoUnit("%d/%d ")),
-		mpb.AppendDecorators(decor.Percentage(), decor.Any(p.notes), decor.Name(" "),
-			decor.AverageSpeed(0, "%.0f/s"), decor.Name(" ETA "), decor.AverageETA(decor.ET_STYLE_GO)))
+		mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.Any(p.notes)))
 }
 
 // notes is what the bar says besides its numbers.
 func (p *progress) notes(decor.Statistics) string {
-	text := ""
-	if n := p.published.Load(); n > 0 && n < p.total.Load() {
-		text += fmt.Sprintf(" submitted %d", n)
-	}
-	if n := p.failed.Load(); n > 0 {
-		text += fmt.Sprintf(" failed %d", n)
-	}
+	text, _ := p.note.Load().(string)
 	return text
 }
 

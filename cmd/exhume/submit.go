@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exhume/exhume/internal/app"
+	"github.com/exhume/exhume/schemas"
 )
 
 func (c *cli) submitCommand() *cobra.Command {
@@ -31,6 +32,7 @@ The root is a directory as the workers see it, or s3://bucket/prefix.`,
 	}
 	fs := cmd.Flags()
 	manifestFlags(fs, &f)
+	f.terms.addHold(fs)
 	natsFlags(fs)
 	fs.BoolVar(&wait, "wait", false, "return when the batch has ended, with the exit code of its state")
 	fs.StringVarP(&f.output, "output", "o", "", "print to stdout: `name` (the batch)")
@@ -45,6 +47,9 @@ func (c *cli) submit(cmd *cobra.Command, manifest string, f batchRestoreFlags, w
 	}
 	if err := errors.Join(f.check(), oneOf("output", f.output, "", "name")); err != nil {
 		return usage(cmd, err)
+	}
+	if f.dryRun && !c.codex {
+		return c.dryRun(cmd, cfg, manifest, f, true)
 	}
 	rejects, err := c.newRejects(f.rejects)
 	if err != nil {
@@ -72,7 +77,11 @@ func (c *cli) submit(cmd *cobra.Command, manifest string, f batchRestoreFlags, w
 			return err
 		}
 	}
-	if !batch.State.Final() {
+	switch {
+	case batch.State == schemas.StatePaused:
+		c.say("Batch %s submitted: %d items. It is %s; '%s batch start %s' begins it.", batch.ID, batch.Total, standingText(batch.Batch), cmdName(c), batch.ID)
+		return nil
+	case !batch.State.Final():
 		c.say("Batch %s submitted: %d items. '%s batch watch %s' follows it.", batch.ID, batch.Total, cmdName(c), batch.ID)
 		return nil
 	}

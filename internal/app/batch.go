@@ -38,6 +38,10 @@ type BatchOptions struct {
 	SkipInvalid bool
 	// From leaves out the rows before this one, counted from 1.
 	From int64
+	// Terms, if set, says how a batch of so many items is worked on.
+	Terms func(total int64) (schemas.Terms, error)
+	// Hold submits the batch without beginning to restore it.
+	Hold bool
 	// CheckOnly reads and checks the manifest and does nothing more.
 	CheckOnly bool
 	// AcceptEvidence continues with the evidence log as it is, although it was
@@ -69,8 +73,7 @@ type Progress interface {
 	Checking(rows int64)
 	// Submitting: so many requests of the total are published.
 	Submitting(published, total int64)
-	// Restoring: the batch has these counts.
-	Restoring(s schemas.Summary)
+	Watcher
 }
 
 // Batch is what became of a batch.
@@ -118,13 +121,19 @@ func BatchRestore(ctx context.Context, cfg *Config, o BatchOptions, log zerolog.
 		return out, err
 	}
 	defer done()
-	f, err := openFleet(ctx, cfg, fleetOptions{waiting: o.Progress.Waiting, acceptEvidence: o.AcceptEvidence, trial: o.Trial}, log)
+	f, err := openFleet(ctx, cfg, fleetOptions{
+		waiting: o.Progress.Waiting, acceptEvidence: o.AcceptEvidence, listen: onlyHere, temporary: true, trial: o.Trial,
+	}, log)
 	if err != nil {
 		return out, err
 	}
 	err = f.restoreBatch(ctx, &out, o, s)
 	return out, errors.Join(err, f.close())
 }
+
+// onlyHere is where a fleet listens that can be steered from this machine while it
+// works on its batch.
+const onlyHere = "127.0.0.1:0"
 
 // prepare reads and checks the manifest and says what is to be submitted. The
 // caller calls done when that has happened.
@@ -155,11 +164,19 @@ func (o BatchOptions) prepare(ctx context.Context, cfg *Config) (out Batch, s pr
 		return out, s, nil, &InvalidManifestError{m.Name(), check.Valid, check.Rejected}
 	}
 	spec := schemas.Batch{
-		ID: o.Name, Actor: o.Actor, Manifest: m.Name(), ManifestSHA256: check.SHA256, Archive: archive.Redact(cfg.Backend.URL),
+		ID: o.Name, State: schemas.StateOpen, Actor: o.Actor, Manifest: m.Name(), ManifestSHA256: check.SHA256, Archive: archive.Redact(cfg.Backend.URL),
 		Settings: schemas.Settings{Root: root, Overwrite: cfg.Exhume.Overwrite, Mode: cfg.Exhume.Mode.Bits()},
 	}
 	if spec.ID == "" {
 		spec.ID = derivedID(spec, o)
+	}
+	if o.Terms != nil {
+		if spec.Terms, err = o.Terms(check.Valid); err != nil {
+			return out, s, nil, err
+		}
+	}
+	if o.Hold {
+		spec.State = schemas.StatePaused
 	}
 	return out, producer.Submission{Batch: spec, Items: m.Items(ctx), Total: check.Valid}, closeManifest, nil
 }
@@ -172,6 +189,11 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 		return err
 	}
 	ended := f.watch(s.Batch.ID, o.Progress.Restoring)
+	silence, err := f.answer(ctx, f.recording)
+	if err != nil {
+		return err
+	}
+	defer silence()
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ran := make(chan error, 1)
@@ -183,7 +205,7 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 
 	s.Progress = func(published int64) { o.Progress.Submitting(published, s.Total) }
 	sub, err := producer.Submit(running, f.control, f.broker, s)
-	if err == nil && !sub.State.Final() {
+	if err == nil && !sub.State.Final() && sub.State != schemas.StatePaused {
 		select {
 		case <-ended:
 		case <-running.Done():
@@ -203,14 +225,31 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 	if err := errors.Join(err, ferr); err != nil {
 		return err
 	}
-	if !out.State.Final() {
+	switch {
+	case out.State == schemas.StatePaused:
+		return &PausedError{out.Summary}
+	case !out.State.Final():
 		return ErrInterrupted
 	}
 	return nil
 }
 
+// PausedError says that a batch is paused, and nobody is known who would let it go
+// on. Nothing is lost: it can be resumed, and then the same call continues it.
+type PausedError struct{ Summary schemas.Summary }
+
+func (e *PausedError) Error() string {
+	b := &e.Summary.Batch
+	why := ""
+	if b.Note != "" {
+		why = ": " + b.Note
+	}
+	return fmt.Sprintf("batch %s is paused (%s)%s", b.ID, b.Reason, why)
+}
+
 // watch tells changed of the batch's changes, one at a time, and closes the
-// channel when the batch has ended. It must be called before run.
+// channel when the batch has ended or is stopped without anybody having asked for
+// it. It must be called before run.
 func (f *fleet) watch(id string, changed func(schemas.Summary)) (ended <-chan struct{}) {
 	done := make(chan struct{})
 	var mu sync.Mutex
@@ -222,7 +261,7 @@ func (f *fleet) watch(id string, changed func(schemas.Summary)) (ended <-chan st
 			return
 		}
 		changed(s)
-		if over = s.State.Final(); over {
+		if over = s.State.Final() || s.State == schemas.StatePaused && s.By == ""; over {
 			close(done)
 		}
 	}
@@ -232,11 +271,8 @@ func (f *fleet) watch(id string, changed func(schemas.Summary)) (ended <-chan st
 // destinationRoot is the absolute directory, or the bucket, below which outputs
 // lie.
 func destinationRoot(o BatchOptions) (string, error) {
-	if isBucket(o.Root) {
-		return o.Root, nil
-	}
 	if o.Root != "" {
-		return filepath.Abs(o.Root)
+		return AbsoluteRoot(o.Root)
 	}
 	if o.Manifest == "-" {
 		return os.Getwd()
@@ -246,6 +282,15 @@ func destinationRoot(o BatchOptions) (string, error) {
 		return "", fmt.Errorf("manifest %s: %w", o.Manifest, ErrNoManifest)
 	}
 	return filepath.Abs(filepath.Dir(path))
+}
+
+// AbsoluteRoot makes a destination root one that means the same everywhere. None
+// stays none.
+func AbsoluteRoot(root string) (string, error) {
+	if root == "" || isBucket(root) {
+		return root, nil
+	}
+	return filepath.Abs(root)
 }
 
 // derivedID names a batch after everything that makes it what it is, so that

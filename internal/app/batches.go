@@ -19,10 +19,12 @@ import (
 type Batches interface {
 	// Batch gives one batch by its id, the beginning of one, or "latest".
 	Batch(ctx context.Context, ref string) (schemas.BatchReport, error)
+	// Events gives what has happened to a batch.
+	Events(ctx context.Context, ref string) (schemas.BatchEvents, error)
 	// Batches lists batches, newest first, at most limit, all when it is 0.
 	Batches(ctx context.Context, limit int) ([]schemas.Summary, error)
 	// Results gives results of a batch in the order of their indexes.
-	Results(ctx context.Context, id string, f ledger.Filter) iter.Seq2[schemas.Result, error]
+	Results(ctx context.Context, id string, f schemas.ResultFilter) iter.Seq2[schemas.Result, error]
 	Close() error
 }
 
@@ -30,8 +32,7 @@ type Batches interface {
 // the control API of the fleet that is configured. Where no batch was ever
 // restored the error is fs.ErrNotExist.
 func OpenBatches(ctx context.Context, cfg *Config, log zerolog.Logger) (Batches, error) {
-	remote := cfg.NATS.URL != "" || cfg.NATS.Context != ""
-	if cfg.Exhume.LedgerURL != "" || !remote {
+	if cfg.Exhume.LedgerURL != "" || !remote(cfg) {
 		l, err := OpenLedgerReader(ctx, cfg)
 		if err != nil {
 			return nil, err
@@ -58,16 +59,20 @@ func LedgerURL(cfg *Config) string {
 func OpenLedgerReader(ctx context.Context, cfg *Config) (*ledger.Reader, error) {
 	r, err := ledger.OpenReader(ctx, LedgerURL(cfg))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no batch was restored from here yet: there is no ledger in %s (see --state-dir, or --nats for that of a fleet): %w", cfg.Exhume.StateDir, fs.ErrNotExist)
+		return nil, noLedger(cfg)
 	}
 	return r, err
+}
+
+func noLedger(cfg *Config) error {
+	return fmt.Errorf("no batch was restored from here yet: there is no ledger in %s (see --state-dir, or --nats for that of a fleet): %w", cfg.Exhume.StateDir, fs.ErrNotExist)
 }
 
 // localBatches asks the ledger, as the control API does.
 type localBatches struct{ *ledger.Reader }
 
 func (l localBatches) Batch(ctx context.Context, ref string) (schemas.BatchReport, error) {
-	return control.NewAnswers(records(l), nil).Get(ctx, ref)
+	return control.NewAnswers(records(l), nil, nil).Get(ctx, ref)
 }
 
 // remoteBatches asks the control API.
@@ -84,9 +89,13 @@ func (r remoteBatches) Batches(ctx context.Context, limit int) ([]schemas.Summar
 	return r.api.List(ctx, limit)
 }
 
-func (r remoteBatches) Results(ctx context.Context, id string, f ledger.Filter) iter.Seq2[schemas.Result, error] {
+func (l localBatches) Results(ctx context.Context, id string, f schemas.ResultFilter) iter.Seq2[schemas.Result, error] {
+	return l.Reader.Results(ctx, id, ledger.Filter{ResultFilter: f})
+}
+
+func (r remoteBatches) Results(ctx context.Context, id string, f schemas.ResultFilter) iter.Seq2[schemas.Result, error] {
 	return func(yield func(schemas.Result, error) bool) {
-		q := schemas.ResultsQuery{Batch: id, Outcome: f.Outcome, Code: f.Code, From: f.From}
+		q := schemas.ResultsQuery{Batch: id, ResultFilter: f}
 		for {
 			page, err := r.api.Results(ctx, q)
 			if err != nil {
@@ -106,3 +115,13 @@ func (r remoteBatches) Results(ctx context.Context, id string, f ledger.Filter) 
 }
 
 func (r remoteBatches) Close() error { return r.p.close() }
+
+// Events gives what has happened to a batch.
+func (l localBatches) Events(ctx context.Context, ref string) (schemas.BatchEvents, error) {
+	return control.NewAnswers(records(l), nil, nil).Events(ctx, ref)
+}
+
+// Events gives what has happened to a batch.
+func (r remoteBatches) Events(ctx context.Context, ref string) (schemas.BatchEvents, error) {
+	return r.api.Events(ctx, ref)
+}

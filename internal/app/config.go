@@ -24,7 +24,10 @@ type Config struct {
 	Exhume      ExhumeConfig      `toml:"exhume"`
 	NATS        NATSConfig        `toml:"nats"`
 	S3          S3Config          `toml:"s3"`
+	Webhook     WebhookConfig     `toml:"webhook"`
 
+	// Version is the program's.
+	Version string
 	// File is the configuration file that was read, empty when there was none.
 	File string
 	// Warnings are remarks for the user, a line each, without secrets.
@@ -113,6 +116,9 @@ type ExhumeConfig struct {
 	// HTTPListen is where a role answers HTTP, host:port; empty means the role's
 	// own port on loopback, "off" nowhere.
 	HTTPListen string `toml:"http_listen" env:"EXHUME_HTTP_LISTEN"`
+	// ReportDir is where the collector leaves a directory with a report of each
+	// batch that has ended; empty means reports in StateDir, "off" nowhere.
+	ReportDir string `toml:"report_dir" env:"EXHUME_REPORT_DIR"`
 	// StartTimeout bounds how long a role waits for broker and databases when it
 	// starts, DrainTimeout how long it finishes what it has in hand when it stops.
 	StartTimeout Duration `toml:"start_timeout" env:"EXHUME_START_TIMEOUT"`
@@ -163,6 +169,17 @@ type S3Config struct {
 	// Sources are what artifacts may be read from: s3://bucket/prefix and
 	// directories as file:///path, with commas between; empty means nothing.
 	Sources string `toml:"sources" env:"EXHUME_S3_SOURCES" flag:"s3-sources"`
+}
+
+// WebhookConfig says who is told of what happens to batches, by HTTP.
+type WebhookConfig struct {
+	// URL is where events are posted; empty means nowhere.
+	URL string `toml:"url" env:"EXHUME_WEBHOOK_URL" flag:"webhook" secret:"all"`
+	// Secret signs them: whsec_ and 24 bytes or more in base64, several with spaces
+	// between while one replaces another.
+	Secret string `toml:"secret" env:"EXHUME_WEBHOOK_SECRET" flag:"webhook-secret" secret:"all"`
+	// Insecure allows http beyond loopback.
+	Insecure bool `toml:"insecure" env:"EXHUME_WEBHOOK_INSECURE" flag:"webhook-insecure"`
 }
 
 func defaultConfig() Config {

@@ -69,6 +69,7 @@ var configRules = map[string]configRule{
 	}},
 	"exhume.single_root":   configAnyText,
 	"exhume.http_listen":   configListen,
+	"exhume.report_dir":    configAnyText,
 	"exhume.start_timeout": configDuration,
 	"exhume.drain_timeout": configDuration,
 
@@ -95,6 +96,10 @@ var configRules = map[string]configRule{
 	"s3.insecure":      configBool,
 	"s3.private":       configBool,
 	"s3.sources":       configAnyText,
+
+	"webhook.url":      configAnyText,
+	"webhook.secret":   configAnyText,
+	"webhook.insecure": configBool,
 
 	// Some documents call this the number of attempts; the predecessor took it
 	// for the longest delay in seconds.

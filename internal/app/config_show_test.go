@@ -90,6 +90,7 @@ func TestConfigSettings(t *testing.T) {
 	secrets := map[string]string{
 		"backend.url": "url", "exhume.ledger_url": "url", "nats.url": "url",
 		"nats.password": "all", "nats.token": "all", "s3.secret_key": "all", "s3.session_token": "all",
+		"webhook.url": "all", "webhook.secret": "all",
 	}
 	var keys []string
 	for _, s := range c.Settings() {
@@ -103,11 +104,11 @@ func TestConfigSettings(t *testing.T) {
 		"retry.enabled", "retry.max_attempts", "retry.initial_delay", "retry.max_delay", "retry.multiplier", "retry.jitter", "retry.seed",
 		"batch.concurrent", "batch.progress_interval", "batch.results_path", "performance.enabled", "performance.emit_to_evidence",
 		"exhume.state_dir", "exhume.evidence_dir", "exhume.memory", "exhume.overwrite", "exhume.mode", "exhume.archive_events", "exhume.worker_name",
-		"exhume.group_size", "exhume.ledger_url", "exhume.single_root", "exhume.http_listen", "exhume.start_timeout", "exhume.drain_timeout",
+		"exhume.group_size", "exhume.ledger_url", "exhume.single_root", "exhume.http_listen", "exhume.report_dir", "exhume.start_timeout", "exhume.drain_timeout",
 		"nats.url", "nats.context", "nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token",
 		"nats.tls_ca", "nats.tls_cert", "nats.tls_key", "nats.replicas", "nats.listen",
 		"s3.endpoint", "s3.region", "s3.access_key", "s3.secret_key", "s3.session_token", "s3.style", "s3.ca",
-		"s3.insecure", "s3.private", "s3.sources",
+		"s3.insecure", "s3.private", "s3.sources", "webhook.url", "webhook.secret", "webhook.insecure",
 	}
 	if diff := cmp.Diff(want, keys); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)

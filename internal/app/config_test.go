@@ -151,6 +151,7 @@ group_size = 7
 ledger_url = "postgresql://db/file"
 single_root = "file-single"
 http_listen = "off"
+report_dir = "file-reports"
 start_timeout = "5s"
 drain_timeout = 90
 [nats]
@@ -177,6 +178,10 @@ insecure = true
 private = true
 ca = "file-ca"
 sources = "file-sources"
+[webhook]
+url = "file-webhook"
+secret = "file-secret"
+insecure = true
 `
 	environ := []string{
 		"CODEX_ARCHIVE_BACKEND=postgresql", "CODEX_ARCHIVE_URL=postgres://db/env",
@@ -187,7 +192,7 @@ sources = "file-sources"
 		"CODEX_ARCHIVE_PERF_ENABLED=on", "CODEX_ARCHIVE_PERF_EVIDENCE=yes",
 		"EXHUME_STATE_DIR=env-state", "CODEX_EVIDENCE_DIR=env-evidence", "EXHUME_MEMORY=1GiB", "EXHUME_OVERWRITE=always",
 		"EXHUME_MODE=0640", "EXHUME_ARCHIVE_EVENTS=on", "EXHUME_WORKER_NAME=env-worker",
-		"EXHUME_GROUP_SIZE=9", "EXHUME_LEDGER_URL=postgres://db/env", "EXHUME_SINGLE_ROOT=env-single", "EXHUME_HTTP_LISTEN=:7", "EXHUME_START_TIMEOUT=1.5", "EXHUME_DRAIN_TIMEOUT=2m",
+		"EXHUME_GROUP_SIZE=9", "EXHUME_LEDGER_URL=postgres://db/env", "EXHUME_SINGLE_ROOT=env-single", "EXHUME_HTTP_LISTEN=:7", "EXHUME_REPORT_DIR=env-reports", "EXHUME_START_TIMEOUT=1.5", "EXHUME_DRAIN_TIMEOUT=2m",
 		"EXHUME_NATS_REPLICAS=5", "EXHUME_LISTEN=off",
 		"EXHUME_NATS_URL=env-url",
 		"EXHUME_NATS_CONTEXT=env-context",
@@ -206,6 +211,7 @@ sources = "file-sources"
 		"EXHUME_S3_SESSION_TOKEN=env-session", "EXHUME_S3_STYLE=virtual", "EXHUME_S3_INSECURE=off", "EXHUME_S3_PRIVATE=off",
 		"EXHUME_S3_CA=env-ca",
 		"EXHUME_S3_SOURCES=env-sources",
+		"EXHUME_WEBHOOK_URL=env-webhook", "EXHUME_WEBHOOK_SECRET=env-secret", "EXHUME_WEBHOOK_INSECURE=off",
 	}
 	fromFile, fromEnv := 11, -4
 	wantFile := Config{
@@ -217,7 +223,7 @@ sources = "file-sources"
 		Exhume: ExhumeConfig{
 			StateDir: "file-state", EvidenceDir: "file-evidence", Memory: 64 << 20,
 			Overwrite: schemas.OverwriteIfDifferent, Mode: 0o600, WorkerName: "file-worker",
-			GroupSize: 7, LedgerURL: "postgresql://db/file", SingleRoot: "file-single", HTTPListen: "off", StartTimeout: 5e9, DrainTimeout: 90e9,
+			GroupSize: 7, LedgerURL: "postgresql://db/file", SingleRoot: "file-single", HTTPListen: "off", ReportDir: "file-reports", StartTimeout: 5e9, DrainTimeout: 90e9,
 		},
 		NATS: NATSConfig{
 			URL: "file-url", Context: "file-context", Creds: "file-creds", NKey: "file-nkey", User: "file-user", Password: "file-password", Token: "file-token",
@@ -226,6 +232,7 @@ sources = "file-sources"
 		S3: S3Config{
 			Endpoint: "file-endpoint", Region: "file-region", AccessKey: "file-access_key", SecretKey: "file-secret_key", SessionToken: "file-session", Style: "path", Insecure: true, Private: true, CA: "file-ca", Sources: "file-sources",
 		},
+		Webhook:  WebhookConfig{URL: "file-webhook", Secret: "file-secret", Insecure: true},
 		Warnings: []string{`logging.evidence_file from file exhume.toml has no effect: the evidence is in the directory CODEX_EVIDENCE_DIR, now "file-evidence"`},
 	}
 	wantEnv := Config{
@@ -237,7 +244,7 @@ sources = "file-sources"
 		Exhume: ExhumeConfig{
 			StateDir: "env-state", EvidenceDir: "env-evidence", Memory: 1 << 30,
 			Overwrite: schemas.OverwriteAlways, Mode: 0o640, ArchiveEvents: true, WorkerName: "env-worker",
-			GroupSize: 9, LedgerURL: "postgres://db/env", SingleRoot: "env-single", HTTPListen: ":7", StartTimeout: 1.5e9, DrainTimeout: 120e9,
+			GroupSize: 9, LedgerURL: "postgres://db/env", SingleRoot: "env-single", HTTPListen: ":7", ReportDir: "env-reports", StartTimeout: 1.5e9, DrainTimeout: 120e9,
 		},
 		NATS: NATSConfig{
 			URL: "env-url", Context: "env-context", Creds: "env-creds", NKey: "env-nkey", User: "env-user", Password: "env-password", Token: "env-token",
@@ -246,6 +253,7 @@ sources = "file-sources"
 		S3: S3Config{
 			Endpoint: "env-endpoint", Region: "env-region", AccessKey: "env-access_key", SecretKey: "env-secret_key", SessionToken: "env-session", Style: "virtual", CA: "env-ca", Sources: "env-sources",
 		},
+		Webhook:  WebhookConfig{URL: "env-webhook", Secret: "env-secret"},
 		Warnings: []string{`logging.evidence_file from env CODEX_ARCHIVE_LOG_EVIDENCE has no effect: the evidence is in the directory CODEX_EVIDENCE_DIR, now "env-evidence"`},
 	}
 	for _, tt := range []struct {

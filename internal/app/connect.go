@@ -19,11 +19,14 @@ import (
 // ErrNoFleet says that no fleet is configured and none works here.
 var ErrNoFleet = errors.New("no fleet to connect to: give its NATS server with --nats or --context, or start one here with 'exhume up'")
 
-// localFleet is what 'exhume up' leaves in its state directory for those who
-// want to connect to it.
+// localFleet is what a fleet in one process leaves in its state directory for
+// those who want to connect to it.
 type localFleet struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`
+	// Temporary says that it ends with its batch: it can be steered and watched,
+	// but nothing should be submitted to it.
+	Temporary bool `json:"temporary,omitempty"`
 }
 
 func localFleetPath(cfg *Config) string { return filepath.Join(cfg.Exhume.StateDir, "fleet.json") }
@@ -65,16 +68,28 @@ func findLocalFleet(cfg *Config) (l localFleet, found bool) {
 
 // HasFleet says whether a fleet is configured or works in the state directory.
 func HasFleet(cfg *Config) bool {
-	if cfg.NATS.URL != "" || cfg.NATS.Context != "" {
-		return true
-	}
+	l, found := findLocalFleet(cfg)
+	return remote(cfg) || found && !l.Temporary
+}
+
+// remote says whether a fleet is configured.
+func remote(cfg *Config) bool { return cfg.NATS.URL != "" || cfg.NATS.Context != "" }
+
+// hasLocalFleet says whether any fleet works in the state directory, also one that
+// ends with its batch.
+func hasLocalFleet(cfg *Config) bool {
 	_, found := findLocalFleet(cfg)
 	return found
 }
 
 // connect connects to the fleet's broker, waiting for it as long as a start may
 // take.
-func (p *process) connect(ctx context.Context, role string) (err error) {
+func (p *process) connect(ctx context.Context, role string) error {
+	return p.connectTo(ctx, role, func(l localFleet) bool { return !l.Temporary })
+}
+
+// connectTo is connect with a choice among the fleets of this machine.
+func (p *process) connectTo(ctx context.Context, role string, wanted func(localFleet) bool) (err error) {
 	n := p.cfg.NATS
 	o := broker.Options{
 		Name: fmt.Sprintf("exhume %s %s", role, hostWorkerName()), URL: n.URL, Context: n.Context,
@@ -83,9 +98,9 @@ func (p *process) connect(ctx context.Context, role string) (err error) {
 		StartTimeout: time.Duration(p.cfg.Exhume.StartTimeout), Log: p.log,
 		Waiting: func(err error) { p.log.Warn().Err(err).Msg("waiting") },
 	}
-	if n.URL == "" && n.Context == "" {
+	if !remote(p.cfg) {
 		local, found := findLocalFleet(p.cfg)
-		if !found {
+		if !found || !wanted(local) {
 			return ErrNoFleet
 		}
 		o.URL, o.Token = local.URL, local.Token
@@ -100,6 +115,14 @@ func (p *process) connect(ctx context.Context, role string) (err error) {
 // join is connect for those who need a fleet that a collector has set up.
 func (p *process) join(ctx context.Context, role string) error {
 	if err := p.connect(ctx, role); err != nil {
+		return err
+	}
+	return p.broker.Ready(ctx)
+}
+
+// joinAny is join for those who only steer or watch.
+func (p *process) joinAny(ctx context.Context, role string) error {
+	if err := p.connectTo(ctx, role, func(localFleet) bool { return true }); err != nil {
 		return err
 	}
 	return p.broker.Ready(ctx)

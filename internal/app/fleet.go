@@ -45,7 +45,9 @@ type fleetOptions struct {
 	listen string
 	// drain bounds how long the worker finishes what it has in hand; 0 does not.
 	drain time.Duration
-	trial Trial
+	// temporary says that the fleet ends by itself: nobody is to submit to it.
+	temporary bool
+	trial     Trial
 }
 
 // openFleet opens an embedded fleet on the configured archive.
@@ -89,7 +91,7 @@ func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Log
 	if f.recording, err = f.openRecording(ctx, l, notes, o.acceptEvidence); err != nil {
 		return nil, err
 	}
-	f.address, err = f.publishFleet(token)
+	f.address, err = f.publishFleet(token, o.temporary)
 	return f, err
 }
 
@@ -131,7 +133,7 @@ func (f *fleet) run(stop context.Context) error {
 
 	collected := make(chan error, 1)
 	go func() {
-		err := f.collector.Run(collecting)
+		err := f.recording.run(collecting)
 		stopWorker() // results could not be recorded any more
 		collected <- err
 	}()
@@ -153,7 +155,7 @@ func ledgerPath(cfg *Config) string { return filepath.Join(cfg.Exhume.StateDir, 
 func restoreConfig(cfg *Config, synced func(time.Duration)) restore.Config {
 	c := restore.Config{Memory: cfg.Exhume.Memory.Bytes(), Threads: processors, Synced: synced}
 	if cfg.Batch.Concurrent == 1 {
-		c.Threads = 1 // the switch back to one item after the other
+		c.Threads, c.Fetches = 1, 1 // the switch back to one item after the other
 	}
 	return c
 }
@@ -161,7 +163,7 @@ func restoreConfig(cfg *Config, synced func(time.Duration)) restore.Config {
 func workerConfig(cfg *Config, ping func(context.Context) error) worker.Config {
 	c := worker.Config{
 		Name: cfg.Exhume.WorkerName, GroupSize: cfg.Exhume.GroupSize, Groups: cfg.Batch.Concurrent, Heartbeat: broker.Heartbeat, Ping: ping,
-		Retry: retryPolicy(cfg),
+		Retry: retryPolicy(cfg), Backend: cfg.Backend.Backend,
 	}
 	if c.Name == "" {
 		c.Name = hostWorkerName()

@@ -15,10 +15,7 @@ import (
 	"github.com/exhume/exhume/internal/broker"
 	"github.com/exhume/exhume/internal/collector"
 	"github.com/exhume/exhume/internal/console"
-	"github.com/exhume/exhume/internal/control"
-	"github.com/exhume/exhume/internal/evidence"
 	"github.com/exhume/exhume/internal/fault"
-	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/internal/restore"
 	"github.com/exhume/exhume/schemas"
 	"github.com/exhume/exhume/worker"
@@ -81,38 +78,10 @@ func (p *process) openRestoring(from *source, substitute worker.Restorer, change
 		restorer = substitute
 	}
 	c := workerConfig(p.cfg, from.Ping)
-	c.Observer = p.metrics
+	c.Observer, c.Limiter, c.Version = p.metrics, p.broker, p.cfg.Version
 	change(&c)
 	var err error
 	r.worker, err = worker.New(c, workerQueue{p.broker}, p.broker, restorer, p.log)
-	return r, err
-}
-
-// recording is the collector's role, opened.
-type recording struct {
-	ledger    *ledger.Ledger
-	collector *collector.Collector
-	control   *control.Control
-}
-
-// openRecording opens the collector's role on a ledger that is open, which it
-// closes in the end. It takes notes of restorations, unless notes is nil.
-func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes collector.Archive, acceptEvidence bool) (*recording, error) {
-	p.others = append(p.others, l.Close)
-	lines, err := evidence.Open(p.cfg.Exhume.EvidenceDir)
-	if err != nil {
-		return nil, err
-	}
-	p.others = append(p.others, lines.Close)
-	opts := evidenceOptions(p.cfg)
-	opts.AcceptEvidence = acceptEvidence
-	book, err := collector.OpenBook(ctx, bookLedger{l, p.log}, lines, opts)
-	if err != nil {
-		return nil, err
-	}
-	r := &recording{ledger: l, collector: collector.New(book, collectorQueue{p.broker}, notes, p.log)}
-	r.collector.Observer = p.metrics
-	r.control, err = control.New(ctx, book, p.broker, r.collector.FinishIfDone)
 	return r, err
 }
 

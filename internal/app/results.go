@@ -16,7 +16,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -96,7 +95,7 @@ func WriteResultDocument(ctx context.Context, cfg *Config, id string, w io.Write
 	if err != nil {
 		return err
 	}
-	return WriteResults(w, s.Summary, l.Results(ctx, s.ID, ledger.Filter{}), cfg.Performance.Enabled)
+	return WriteResults(w, s.Summary, l.Results(ctx, s.ID, schemas.ResultFilter{}), cfg.Performance.Enabled)
 }
 
 // WriteResults writes the result document of a batch with the results given.

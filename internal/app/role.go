@@ -92,13 +92,16 @@ func RunCollector(ctx context.Context, cfg *Config, o RoleOptions, log zerolog.L
 	if err != nil {
 		return err
 	}
+	if err := p.stand(ctx, r); err != nil {
+		return err
+	}
 	stop, err := p.answer(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	checks := []console.Check{{Name: "broker", Probe: p.broker.Ping}, ledgerCheck(l)}
-	return p.serve(ctx, collectorHTTP, checks, o.Started, "", r.collector.Run)
+	return p.serve(ctx, collectorHTTP, checks, o.Started, "", r.run)
 }
 
 // RunUp is a whole fleet in one process that works until the context ends, and
@@ -109,6 +112,9 @@ func RunUp(ctx context.Context, cfg *Config, o RoleOptions, log zerolog.Logger) 
 		return err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
+	if err := f.stand(ctx, f.recording); err != nil {
+		return err
+	}
 	stop, err := f.answer(ctx, f.recording)
 	if err != nil {
 		return err

@@ -43,31 +43,39 @@ func Submit(ctx context.Context, cfg *Config, o BatchOptions, wait bool, log zer
 	if !wait || out.State.Final() {
 		return out, nil
 	}
-	out.Summary, err = watch(ctx, p.broker, s.Batch.ID, o.Progress.Restoring)
+	out.Summary, err = watch(ctx, p.broker, s.Batch.ID, o.Progress)
 	return out, err
 }
 
+// Watcher is told how a batch that is watched goes on.
+type Watcher interface {
+	// Restoring: the batch has these counts.
+	Restoring(s schemas.Summary)
+	// Where: its open items are here. It is told now and then.
+	Where(w schemas.Whereabouts)
+}
+
 // WatchBatch follows a batch of a fleet, named as in BatchRef, until it has ended.
-func WatchBatch(ctx context.Context, cfg *Config, ref string, changed func(schemas.Summary), log zerolog.Logger) (s schemas.Summary, err error) {
+func WatchBatch(ctx context.Context, cfg *Config, ref string, to Watcher, log zerolog.Logger) (s schemas.Summary, err error) {
 	p := newProcess(cfg, log)
 	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.join(ctx, "watch"); err != nil {
+	if err := p.joinAny(ctx, "watch"); err != nil {
 		return s, err
 	}
 	report, err := p.broker.API().Get(ctx, ref)
 	if err != nil {
 		return s, err
 	}
-	changed(report.Summary)
+	to.Restoring(report.Summary)
 	if report.State.Final() {
 		return report.Summary, nil
 	}
-	return watch(ctx, p.broker, report.ID, changed)
+	return watch(ctx, p.broker, report.ID, to)
 }
 
 // watch follows a batch until it has ended. A broker or collector that is away
 // for a while is waited for.
-func watch(ctx context.Context, b *broker.Broker, id string, changed func(schemas.Summary)) (last schemas.Summary, err error) {
+func watch(ctx context.Context, b *broker.Broker, id string, to Watcher) (last schemas.Summary, err error) {
 	events := make(chan schemas.Summary, 16)
 	stop, err := b.WatchEvents(id, func(s schemas.Summary) {
 		select {
@@ -93,12 +101,15 @@ func watch(ctx context.Context, b *broker.Broker, id string, changed func(schema
 				return last, err
 			}
 			s = report.Summary
+			if w, err := b.API().Why(ctx, schemas.WhyQuery{BatchRef: schemas.BatchRef{Ref: id}}); err == nil && !w.State.Final() {
+				to.Where(w)
+			}
 		}
 		if s.ID == "" || s.Counts.Done() < last.Counts.Done() {
 			continue // old news, or none
 		}
 		last = s
-		changed(s)
+		to.Restoring(s)
 		if s.State.Final() {
 			return s, nil
 		}

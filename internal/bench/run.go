@@ -86,6 +86,7 @@ func (quiet) Waiting(string)            {}
 func (quiet) Checking(int64)            {}
 func (quiet) Submitting(_, _ int64)     {}
 func (quiet) Restoring(schemas.Summary) {}
+func (quiet) Where(schemas.Whereabouts) {}
 
 // noop says that it has restored what it was asked for.
 type noop struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/micro"
@@ -25,7 +26,19 @@ type Service interface {
 	Get(ctx context.Context, ref string) (schemas.BatchReport, error)
 	List(ctx context.Context, q schemas.BatchList) (schemas.BatchListing, error)
 	Results(ctx context.Context, q schemas.ResultsQuery) (schemas.ResultsPage, error)
-	Why(ctx context.Context, ref string) (schemas.Whereabouts, error)
+	Why(ctx context.Context, q schemas.WhyQuery) (schemas.Whereabouts, error)
+	Events(ctx context.Context, ref string) (schemas.BatchEvents, error)
+	Change(ctx context.Context, q schemas.BatchChange) (schemas.Summary, error)
+	SetTerms(ctx context.Context, q schemas.BatchTerms) (schemas.Summary, error)
+	Skip(ctx context.Context, q schemas.ItemSkip) (schemas.Summary, error)
+	Copy(ctx context.Context, q schemas.BatchCopy) (schemas.BatchCopied, error)
+	Audit(ctx context.Context, ref string) (schemas.Audit, error)
+	// Letters may be called again with a lower limit, when a page is too large for
+	// a message.
+	Letters(ctx context.Context, q schemas.LettersQuery) (schemas.LettersPage, error)
+	LetterGroups(ctx context.Context, q schemas.LettersQuery) (schemas.LetterGroups, error)
+	Fleet(ctx context.Context) (schemas.Fleet, error)
+	ChangeFleet(ctx context.Context, q schemas.FleetChange) (schemas.Steering, error)
 }
 
 // Serve answers the control API until it is stopped. Where several processes
@@ -33,7 +46,7 @@ type Service interface {
 // form 1.2.3. Stop returns when the calls that had come are answered.
 func (b *Broker) Serve(s Service, version string) (stop func(), err error) {
 	svc, err := micro.AddService(b.nc, micro.Config{
-		Name: apiName, Version: version, Description: "restores archived artifacts: opens, seals and reports batches", QueueGroup: apiName,
+		Name: apiName, Version: version, Description: "restores archived artifacts: opens, steers and reports batches", QueueGroup: apiName,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("control API: %w", err)
@@ -47,14 +60,24 @@ func (b *Broker) Serve(s Service, version string) (stop func(), err error) {
 		{"batch-seal", schemas.APIBatchSeal, handler(b, func(ctx context.Context, q schemas.BatchSeal) (schemas.Summary, error) {
 			return s.Seal(ctx, q.ID, q.Total, q.ManifestSHA256)
 		})},
-		{"batch-get", schemas.APIBatchGet, handler(b, func(ctx context.Context, q schemas.BatchRef) (schemas.BatchReport, error) {
-			return s.Get(ctx, q.Ref)
-		})},
+		{"batch-get", schemas.APIBatchGet, handler(b, byRef(s.Get))},
 		{"batch-list", schemas.APIBatchList, handler(b, s.List)},
 		{"batch-results", schemas.APIBatchResults, handler(b, s.Results)},
-		{"batch-why", schemas.APIBatchWhy, handler(b, func(ctx context.Context, q schemas.BatchRef) (schemas.Whereabouts, error) {
-			return s.Why(ctx, q.Ref)
+		{"batch-why", schemas.APIBatchWhy, handler(b, s.Why)},
+		{"batch-events", schemas.APIBatchEvents, handler(b, byRef(s.Events))},
+		{"batch-change", schemas.APIBatchChange, handler(b, s.Change)},
+		{"batch-terms", schemas.APIBatchTerms, handler(b, s.SetTerms)},
+		{"batch-skip", schemas.APIBatchSkip, handler(b, s.Skip)},
+		{"batch-copy", schemas.APIBatchCopy, handler(b, s.Copy)},
+		{"batch-audit", schemas.APIBatchAudit, handler(b, byRef(s.Audit))},
+		{"dlq-list", schemas.APILetters, handler(b, func(ctx context.Context, q schemas.LettersQuery) (schemas.LettersPage, error) {
+			return lettersThatFit(ctx, s, q, int(b.nc.MaxPayload()))
 		})},
+		{"dlq-groups", schemas.APILetterGroups, handler(b, s.LetterGroups)},
+		{"fleet-get", schemas.APIFleetGet, handler(b, func(ctx context.Context, _ schemas.Empty) (schemas.Fleet, error) {
+			return s.Fleet(ctx)
+		})},
+		{"fleet-change", schemas.APIFleetChange, handler(b, s.ChangeFleet)},
 	} {
 		if err := svc.AddEndpoint(e.name, e.handle, micro.WithEndpointSubject(e.subject)); err != nil {
 			stop()
@@ -82,6 +105,27 @@ func (b *Broker) stopService(svc micro.Service) {
 	select {
 	case <-handled:
 	case <-time.After(callTimeout):
+	}
+}
+
+// byRef makes of a method that wants a reference one that wants a BatchRef.
+func byRef[A any](method func(context.Context, string) (A, error)) func(context.Context, schemas.BatchRef) (A, error) {
+	return func(ctx context.Context, q schemas.BatchRef) (A, error) { return method(ctx, q.Ref) }
+}
+
+// lettersThatFit asks for fewer letters until they fit into a message: only the
+// service knows where the next page begins.
+func lettersThatFit(ctx context.Context, s Service, q schemas.LettersQuery, most int) (schemas.LettersPage, error) {
+	for {
+		p, err := s.Letters(ctx, q)
+		if err != nil || len(p.Letters) < 2 {
+			return p, err
+		}
+		data, err := json.Marshal(p)
+		if err != nil || len(data) <= most {
+			return p, err
+		}
+		q.Limit = len(p.Letters) / 2
 	}
 }
 
@@ -122,7 +166,8 @@ func respondError(r micro.Request, err error) error {
 	return r.Error(string(e.Code), e.Detail, data)
 }
 
-// encode writes an answer of at most so many bytes. A page is cut if it must be.
+// encode writes an answer of at most so many bytes. One that can be cut is cut if
+// it must be.
 func encode(a any, most int) ([]byte, error) {
 	for {
 		data, err := json.Marshal(a)
@@ -137,8 +182,9 @@ func encode(a any, most int) ([]byte, error) {
 	}
 }
 
-// halve cuts a page in two and gives the first half, which tells where to go on.
-func halve(a any) (any, bool) {
+// halve gives the first half of a page, which tells where to go on. Of what has no
+// pages it leaves out what counts least.
+func halve(a any) (half any, ok bool) {
 	switch p := a.(type) {
 	case schemas.ResultsPage:
 		n := len(p.Results) / 2
@@ -151,6 +197,49 @@ func halve(a any) (any, bool) {
 		n := len(p.Batches) / 2
 		p.Batches, p.More = p.Batches[:n], true
 		return p, n > 0
+	case schemas.BatchEvents:
+		n := len(p.Events)
+		p.Events = p.Events[n-n/2:] // the newest
+		return p, n > 1
+	case schemas.LetterGroups:
+		p.Groups, ok = fewerSamples(p.Groups)
+		return p, ok
+	case schemas.WorkerStatus:
+		n := len(p.InHand)
+		p.InHand = p.InHand[:n/2]
+		return p, n > 0
+	case schemas.Fleet:
+		p.Workers, ok = lessInHand(p.Workers)
+		return p, ok
+	case schemas.Whereabouts:
+		if p.Workers, ok = lessInHand(p.Workers); ok {
+			return p, true
+		}
+		n := len(p.Items)
+		p.Items = p.Items[:n/2]
+		return p, n > 0
 	}
 	return nil, false
+}
+
+// fewerSamples halves the samples of each group, if there are any.
+func fewerSamples(groups []schemas.LetterGroup) (_ []schemas.LetterGroup, ok bool) {
+	groups = slices.Clone(groups)
+	for i := range groups {
+		n := len(groups[i].Samples)
+		groups[i].Samples = groups[i].Samples[:n/2]
+		ok = ok || n > 0
+	}
+	return groups, ok
+}
+
+// lessInHand halves what is told of the items in each worker's hand, if anything is.
+func lessInHand(workers []schemas.WorkerStatus) (_ []schemas.WorkerStatus, ok bool) {
+	workers = slices.Clone(workers)
+	for i := range workers {
+		n := len(workers[i].InHand)
+		workers[i].InHand = workers[i].InHand[:n/2]
+		ok = ok || n > 0
+	}
+	return workers, ok
 }

@@ -67,8 +67,60 @@ func (a *API) Results(ctx context.Context, q schemas.ResultsQuery) (p schemas.Re
 }
 
 // Why tells where the items of a batch are that have no result yet.
-func (a *API) Why(ctx context.Context, ref string) (w schemas.Whereabouts, err error) {
-	return w, a.call(ctx, schemas.APIBatchWhy, schemas.BatchRef{Ref: ref}, &w)
+func (a *API) Why(ctx context.Context, q schemas.WhyQuery) (w schemas.Whereabouts, err error) {
+	return w, a.call(ctx, schemas.APIBatchWhy, q, &w)
+}
+
+// Events gives the newest events of a batch, oldest first; for ref see
+// schemas.BatchRef.
+func (a *API) Events(ctx context.Context, ref string) (e schemas.BatchEvents, err error) {
+	return e, a.call(ctx, schemas.APIBatchEvents, schemas.BatchRef{Ref: ref}, &e)
+}
+
+// Change pauses, resumes, cancels or aborts a batch.
+func (a *API) Change(ctx context.Context, q schemas.BatchChange) (s schemas.Summary, err error) {
+	return s, a.call(ctx, schemas.APIBatchChange, q, &s)
+}
+
+// SetTerms changes how a batch is worked on.
+func (a *API) SetTerms(ctx context.Context, q schemas.BatchTerms) (s schemas.Summary, err error) {
+	return s, a.call(ctx, schemas.APIBatchTerms, q, &s)
+}
+
+// Skip leaves items of a batch out.
+func (a *API) Skip(ctx context.Context, q schemas.ItemSkip) (s schemas.Summary, err error) {
+	return s, a.call(ctx, schemas.APIBatchSkip, q, &s)
+}
+
+// Copy makes a new batch of items of one that has ended.
+func (a *API) Copy(ctx context.Context, q schemas.BatchCopy) (c schemas.BatchCopied, err error) {
+	return c, a.call(ctx, schemas.APIBatchCopy, q, &c)
+}
+
+// Audit compares what ledger, evidence and queue say of a batch; for ref see
+// schemas.BatchRef.
+func (a *API) Audit(ctx context.Context, ref string) (r schemas.Audit, err error) {
+	return r, a.call(ctx, schemas.APIBatchAudit, schemas.BatchRef{Ref: ref}, &r)
+}
+
+// Letters gives one page of dead letters.
+func (a *API) Letters(ctx context.Context, q schemas.LettersQuery) (p schemas.LettersPage, err error) {
+	return p, a.call(ctx, schemas.APILetters, q, &p)
+}
+
+// LetterGroups gives dead letters in groups of alike ones.
+func (a *API) LetterGroups(ctx context.Context, q schemas.LettersQuery) (g schemas.LetterGroups, err error) {
+	return g, a.call(ctx, schemas.APILetterGroups, q, &g)
+}
+
+// Fleet tells what holds for the fleet, and how its workers stand.
+func (a *API) Fleet(ctx context.Context) (f schemas.Fleet, err error) {
+	return f, a.call(ctx, schemas.APIFleetGet, schemas.Empty{}, &f)
+}
+
+// ChangeFleet changes what holds for the fleet.
+func (a *API) ChangeFleet(ctx context.Context, q schemas.FleetChange) (s schemas.Steering, err error) {
+	return s, a.call(ctx, schemas.APIFleetChange, q, &s)
 }
 
 func (a *API) call(ctx context.Context, subject string, question, answer any) error {

@@ -23,6 +23,8 @@ type service struct {
 	calls   atomic.Int64
 	batches []schemas.Summary
 	results []schemas.Result
+	events  []schemas.BatchEvent
+	workers []schemas.WorkerStatus
 	err     error
 	// hold, if set, is waited for by Why, which says so in holding.
 	hold, holding chan struct{}
@@ -65,12 +67,72 @@ func (s *service) Results(_ context.Context, q schemas.ResultsQuery) (schemas.Re
 	return p, s.err
 }
 
-func (s *service) Why(_ context.Context, ref string) (schemas.Whereabouts, error) {
+func (s *service) Why(_ context.Context, q schemas.WhyQuery) (schemas.Whereabouts, error) {
 	if s.hold != nil {
 		close(s.holding)
 		<-s.hold
 	}
-	return schemas.Whereabouts{Batch: ref, Waiting: 3}, s.err
+	w := schemas.Whereabouts{Batch: q.Ref, Waiting: 3, Workers: s.workers}
+	for i := range int64(q.Items) {
+		w.Items = append(w.Items, schemas.OpenItem{Index: i, Place: schemas.PlaceQueued})
+	}
+	return w, s.err
+}
+
+func (s *service) Events(_ context.Context, ref string) (schemas.BatchEvents, error) {
+	return schemas.BatchEvents{Batch: ref, Events: s.events}, s.err
+}
+
+func (s *service) Change(_ context.Context, q schemas.BatchChange) (schemas.Summary, error) {
+	return schemas.Summary{Batch: schemas.Batch{ID: q.Ref, Standing: schemas.Standing{By: q.Actor, Note: string(q.Change)}}}, s.err
+}
+
+func (s *service) SetTerms(_ context.Context, q schemas.BatchTerms) (schemas.Summary, error) {
+	return schemas.Summary{Batch: schemas.Batch{ID: q.Ref, Terms: schemas.Terms{Priority: *q.Priority}}}, s.err
+}
+
+func (s *service) Skip(_ context.Context, q schemas.ItemSkip) (schemas.Summary, error) {
+	return schemas.Summary{Batch: schemas.Batch{ID: q.Ref, Skips: []schemas.Skip{{Index: q.Indexes[0]}}}}, s.err
+}
+
+func (s *service) Copy(_ context.Context, q schemas.BatchCopy) (schemas.BatchCopied, error) {
+	return schemas.BatchCopied{Items: q.Limit, Batch: &schemas.Summary{Batch: schemas.Batch{ID: q.As}}}, s.err
+}
+
+func (s *service) Audit(_ context.Context, ref string) (schemas.Audit, error) {
+	return schemas.Audit{Batch: ref, Queued: 4}, s.err
+}
+
+// Letters has cursors that only it understands.
+func (s *service) Letters(_ context.Context, q schemas.LettersQuery) (p schemas.LettersPage, err error) {
+	first := 0
+	if q.After != "" {
+		if _, err := fmt.Sscanf(q.After, "behind %d", &first); err != nil {
+			return p, err
+		}
+	}
+	if q.Limit == 0 {
+		q.Limit = schemas.MaxResultsPage
+	}
+	last := min(first+q.Limit, len(s.results))
+	p.Letters = s.results[first:last]
+	if last < len(s.results) {
+		p.Next = fmt.Sprintf("behind %d", last)
+	}
+	return p, s.err
+}
+
+func (s *service) LetterGroups(_ context.Context, q schemas.LettersQuery) (schemas.LetterGroups, error) {
+	g := schemas.LetterGroup{Code: q.Code, Count: int64(len(s.results)), Samples: s.results[:min(3, len(s.results))]}
+	return schemas.LetterGroups{Groups: []schemas.LetterGroup{g}}, s.err
+}
+
+func (s *service) Fleet(context.Context) (schemas.Fleet, error) {
+	return schemas.Fleet{Workers: s.workers}, s.err
+}
+
+func (s *service) ChangeFleet(_ context.Context, q schemas.FleetChange) (schemas.Steering, error) {
+	return schemas.Steering{Limits: q.Limits}, s.err
 }
 
 func serve(t testing.TB, b *Broker, s Service) (stop func()) {
@@ -84,7 +146,9 @@ func serve(t testing.TB, b *Broker, s Service) (stop func()) {
 func TestAPI(t *testing.T) {
 	t.Parallel()
 	b := listening(t, Credentials{})
-	serve(t, b, &service{batches: []schemas.Summary{{Batch: schemas.Batch{ID: "b"}}}})
+	results := []schemas.Result{{Detail: "one"}, {Detail: "two"}}
+	serve(t, b, &service{batches: []schemas.Summary{{Batch: schemas.Batch{ID: "b"}}}, events: []schemas.BatchEvent{{No: 1}}, results: results})
+	ref := schemas.BatchRef{Ref: "b"}
 	api := connect(t, Options{URL: b.Address()}).API()
 	batch := schemas.Batch{ID: "b", Settings: schemas.Settings{Root: "/srv"}, CreatedAt: time.Now().UTC().Round(0)}
 	for name, call := range map[string]func() (got, want any, err error){
@@ -106,11 +170,53 @@ func TestAPI(t *testing.T) {
 		},
 		"results": func() (any, any, error) {
 			got, err := api.Results(t.Context(), schemas.ResultsQuery{Batch: "b"})
-			return got, schemas.ResultsPage{Batch: "b"}, err
+			return got, schemas.ResultsPage{Batch: "b", Results: results}, err
 		},
 		"why": func() (any, any, error) {
-			got, err := api.Why(t.Context(), "b")
-			return got, schemas.Whereabouts{Batch: "b", Waiting: 3}, err
+			got, err := api.Why(t.Context(), schemas.WhyQuery{BatchRef: ref, Items: 1})
+			return got, schemas.Whereabouts{Batch: "b", Waiting: 3, Items: []schemas.OpenItem{{Place: schemas.PlaceQueued}}}, err
+		},
+		"events": func() (any, any, error) {
+			got, err := api.Events(t.Context(), "b")
+			return got, schemas.BatchEvents{Batch: "b", Events: []schemas.BatchEvent{{No: 1}}}, err
+		},
+		"change": func() (any, any, error) {
+			got, err := api.Change(t.Context(), schemas.BatchChange{BatchRef: ref, Command: schemas.Command{Actor: "ops"}, Change: schemas.ChangePause})
+			return got, schemas.Summary{Batch: schemas.Batch{ID: "b", Standing: schemas.Standing{By: "ops", Note: "pause"}}}, err
+		},
+		"terms": func() (any, any, error) {
+			priority := schemas.PriorityBulk
+			got, err := api.SetTerms(t.Context(), schemas.BatchTerms{BatchRef: ref, Priority: &priority})
+			return got, schemas.Summary{Batch: schemas.Batch{ID: "b", Terms: schemas.Terms{Priority: priority}}}, err
+		},
+		"skip": func() (any, any, error) {
+			got, err := api.Skip(t.Context(), schemas.ItemSkip{BatchRef: ref, Indexes: []int64{7}})
+			return got, schemas.Summary{Batch: schemas.Batch{ID: "b", Skips: []schemas.Skip{{Index: 7}}}}, err
+		},
+		"copy": func() (any, any, error) {
+			got, err := api.Copy(t.Context(), schemas.BatchCopy{BatchRef: ref, As: "c", Limit: 9})
+			return got, schemas.BatchCopied{Items: 9, Batch: &schemas.Summary{Batch: schemas.Batch{ID: "c"}}}, err
+		},
+		"audit": func() (any, any, error) {
+			got, err := api.Audit(t.Context(), "b")
+			return got, schemas.Audit{Batch: "b", Queued: 4}, err
+		},
+		"letters": func() (any, any, error) {
+			got, err := api.Letters(t.Context(), schemas.LettersQuery{Limit: 1})
+			return got, schemas.LettersPage{Letters: results[:1], Next: "behind 1"}, err
+		},
+		"groups": func() (any, any, error) {
+			got, err := api.LetterGroups(t.Context(), schemas.LettersQuery{ResultFilter: schemas.ResultFilter{Code: schemas.CodeTooLarge}})
+			return got, schemas.LetterGroups{Groups: []schemas.LetterGroup{{Code: schemas.CodeTooLarge, Count: 2, Samples: results}}}, err
+		},
+		"fleet": func() (any, any, error) {
+			got, err := api.Fleet(t.Context())
+			return got, schemas.Fleet{Workers: nil}, err
+		},
+		"change fleet": func() (any, any, error) {
+			limits := []schemas.Limit{{Scope: schemas.ScopeFleet, Items: 5}}
+			got, err := api.ChangeFleet(t.Context(), schemas.FleetChange{Limits: limits})
+			return got, schemas.Steering{Limits: limits}, err
 		},
 	} {
 		got, want, err := call()
@@ -195,7 +301,7 @@ func TestAPIPages(t *testing.T) {
 	}
 	for code, n := range map[schemas.Code]int{"": 2500, schemas.CodeTooLarge: 250} {
 		var got []schemas.Result
-		for q := (schemas.ResultsQuery{Batch: "b", Code: code}); ; {
+		for q := (schemas.ResultsQuery{Batch: "b", ResultFilter: schemas.ResultFilter{Code: code}}); ; {
 			p, err := b.API().Results(t.Context(), q)
 			must(t, err)
 			got = append(got, p.Results...)
@@ -207,9 +313,62 @@ func TestAPIPages(t *testing.T) {
 			t.Errorf("code %q: %d results, want %d", code, len(got), n)
 		}
 	}
+	var letters []schemas.Result
+	for q := (schemas.LettersQuery{}); ; {
+		p, err := b.API().Letters(t.Context(), q)
+		must(t, err)
+		letters = append(letters, p.Letters...)
+		if q.After = p.Next; q.After == "" {
+			break
+		}
+	}
+	if diff := cmp.Diff(s.results, letters); diff != "" {
+		t.Error(diff)
+	}
 	s.results = []schemas.Result{{Detail: strings.Repeat("x", 100<<10)}}
 	if _, err := b.API().Results(t.Context(), schemas.ResultsQuery{Batch: "b"}); err == nil || !strings.Contains(err.Error(), "raise max_payload") {
 		t.Errorf("got error %v", err)
+	}
+}
+
+// Answers that have no pages leave out what counts least.
+func TestAPIAnswersThatAreTooLarge(t *testing.T) {
+	t.Parallel()
+	small := startServer(t, "max_payload: 64KB")
+	b := connect(t, Options{URL: small.url()})
+	s := &service{
+		results: []schemas.Result{{Detail: strings.Repeat("x", 30<<10)}, {Detail: strings.Repeat("x", 30<<10)}, {Detail: strings.Repeat("x", 30<<10)}},
+		workers: []schemas.WorkerStatus{{Worker: "a", Items: 5000}, {Worker: "b", Items: 3}},
+	}
+	for i := range int64(5000) {
+		s.events = append(s.events, schemas.BatchEvent{No: i + 1})
+		s.workers[0].InHand = append(s.workers[0].InHand, schemas.InHand{Batch: "b", First: i, Last: i})
+	}
+	serve(t, b, s)
+	api := b.API()
+
+	e, err := api.Events(t.Context(), "b")
+	must(t, err)
+	if n := len(e.Events); n == 0 || e.Events[n-1].No != 5000 {
+		t.Errorf("%d events, not the newest", n)
+	}
+	g, err := api.LetterGroups(t.Context(), schemas.LettersQuery{})
+	must(t, err)
+	if len(g.Groups) != 1 || g.Groups[0].Count != 3 || len(g.Groups[0].Samples) != 1 {
+		t.Errorf("%d groups, %d samples", len(g.Groups), len(g.Groups[0].Samples))
+	}
+	f, err := api.Fleet(t.Context())
+	must(t, err)
+	if len(f.Workers) != 2 || f.Workers[0].Items != 5000 || len(f.Workers[0].InHand) == 0 {
+		t.Errorf("got %d workers, the first with %d items", len(f.Workers), f.Workers[0].Items)
+	}
+	w, err := api.Why(t.Context(), schemas.WhyQuery{Items: schemas.MaxWhyItems})
+	must(t, err)
+	if len(w.Workers) != 2 || w.Workers[0].Items != 5000 || len(w.Items) < 500 || w.Items[0].Index != 0 {
+		t.Errorf("got %d workers and %d items", len(w.Workers), len(w.Items))
+	}
+	if len(s.workers[0].InHand) != 5000 {
+		t.Error("what the service gave was changed")
 	}
 }
 
@@ -229,7 +388,7 @@ func TestCollectorsShareTheAPI(t *testing.T) {
 
 	answered := make(chan error, 1)
 	why := func() {
-		_, err := caller.API().Why(t.Context(), "b")
+		_, err := caller.API().Why(t.Context(), schemas.WhyQuery{})
 		answered <- err
 	}
 	for held := false; !held; {
@@ -277,7 +436,11 @@ func TestServiceIsListed(t *testing.T) {
 		subjects = append(subjects, e.Subject)
 	}
 	slices.Sort(subjects)
-	want := []string{schemas.APIBatchGet, schemas.APIBatchList, schemas.APIBatchOpen, schemas.APIBatchResults, schemas.APIBatchSeal, schemas.APIBatchWhy}
+	want := []string{
+		schemas.APIBatchAudit, schemas.APIBatchChange, schemas.APIBatchCopy, schemas.APIBatchEvents, schemas.APIBatchGet, schemas.APIBatchList,
+		schemas.APIBatchOpen, schemas.APIBatchResults, schemas.APIBatchSeal, schemas.APIBatchSkip, schemas.APIBatchTerms, schemas.APIBatchWhy,
+		schemas.APILetterGroups, schemas.APILetters, schemas.APIFleetChange, schemas.APIFleetGet,
+	}
 	if diff := cmp.Diff(want, subjects); diff != "" || info.Version != "1.2.3" {
 		t.Errorf("version %s\n%s", info.Version, diff)
 	}
@@ -286,35 +449,6 @@ func TestServiceIsListed(t *testing.T) {
 func TestServeRefusesABadVersion(t *testing.T) {
 	t.Parallel()
 	if _, err := embed(t, t.TempDir()).Serve(&service{}, "dev"); err == nil || !strings.Contains(err.Error(), "control API") {
-		t.Errorf("got error %v", err)
-	}
-}
-
-func TestWhereabouts(t *testing.T) {
-	t.Parallel()
-	b := withBatch(t, t.TempDir(), 10)
-	held := take(t, b, 4, 0)
-	must(t, held[0].Ack())
-	waitInHand(t, b, 3)
-	due := time.Now().Add(time.Hour).UTC().Round(0)
-	for index, r := range map[int64]schemas.Retry{
-		1: {NextTry: due, Causes: []schemas.Code{schemas.CodeArchiveBusy, schemas.CodeArchiveError}},
-		2: {NextTry: due.Add(time.Minute), Causes: []schemas.Code{schemas.CodeArchiveError}},
-		3: {NextTry: time.Now().Add(-time.Minute), Causes: []schemas.Code{schemas.CodeArchiveBusy}}, // tried meanwhile
-	} {
-		must(t, b.SetRetry(t.Context(), "b", index, r))
-	}
-	must(t, b.SetRetry(t.Context(), "b2", 1, schemas.Retry{NextTry: due}))
-	must(t, b.PublishResults(t.Context(), schemas.ResultGroup{Batch: "b", Worker: "w"}))
-	got, err := b.Whereabouts(t.Context(), "b")
-	must(t, err)
-	want := schemas.Whereabouts{
-		Published: 10, Waiting: 6, InHand: 3, Retrying: 2, NextTry: due, Causes: map[schemas.Code]int64{schemas.CodeArchiveError: 2}, Unrecorded: 1,
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if _, err := b.Whereabouts(t.Context(), "missing"); err == nil || !strings.Contains(err.Error(), "restart the collector") {
 		t.Errorf("got error %v", err)
 	}
 }

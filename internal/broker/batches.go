@@ -13,20 +13,15 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// Activate makes a batch's consumer and shows the batch to the workers. It can
-// be repeated.
+// Activate makes the consumer that a batch needs as it stands (see consumer) and
+// shows the batch to the workers. It can be repeated, from whatever the batch was
+// before. A batch that has ended is refused.
 func (b *Broker) Activate(ctx context.Context, batch schemas.Batch) error {
-	err := b.ensureConsumer(ctx, schemas.StreamRestore, jetstream.ConsumerConfig{
-		Durable: batch.ID,
-		// One filter: with several the server looks for the next message much longer.
-		FilterSubject: schemas.RestoreSubjects(batch.ID),
-		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       ackWait,
-		MaxDeliver:    -1, // the worker decides, by its own count
-		MaxAckPending: maxAckPending,
-	})
-	if err != nil {
-		return err
+	if batch.State.Final() {
+		return fmt.Errorf("batch %s has ended (%s): workers cannot be shown it any more", batch.ID, batch.State)
+	}
+	if err := b.setupConsumer(ctx, batch); err != nil {
+		return fmt.Errorf("consumer %s of %s: %w", batch.ID, schemas.StreamRestore, err)
 	}
 	return b.put(ctx, schemas.BucketBatches, batch.ID, batch)
 }
@@ -68,7 +63,7 @@ func (b *Broker) Activated(ctx context.Context) ([]string, error) {
 }
 
 // Retire hides a batch from the workers and removes its consumer, its retry
-// records and its requests. It can be repeated. The requests go last: while they
+// records, its rates and its requests. It can be repeated. The requests go last: while they
 // are there, Activated names the batch; and the server keeps no account of them
 // for a consumer any more.
 func (b *Broker) Retire(ctx context.Context, id string) error {
@@ -91,6 +86,7 @@ func (b *Broker) retire(ctx context.Context, id string) error {
 	}
 	for _, of := range []struct{ stream, subject string }{
 		{bucketStreamName(schemas.BucketRetries), "$KV." + schemas.BucketRetries + "." + id + ".>"},
+		{bucketStreamName(schemas.BucketFleet), "$KV." + schemas.BucketFleet + "." + rateKey(schemas.ScopeBatch(id)) + ".>"},
 		{schemas.StreamRestore, schemas.RestoreSubjects(id)},
 	} {
 		s, err := b.js.Stream(ctx, of.stream)
@@ -108,35 +104,18 @@ func (b *Broker) retire(ctx context.Context, id string) error {
 // and hide when one ends, until the context ends. An error means that it cannot
 // know any more.
 func (b *Broker) WatchBatches(ctx context.Context, show func(schemas.Batch), hide func(id string)) error {
-	kv, err := b.bucket(ctx, schemas.BucketBatches)
-	if err != nil {
-		return err
-	}
-	w, err := kv.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("watch %s: %w", schemas.BucketBatches, err)
-	}
-	defer w.Stop() //nolint:errcheck // nothing is left to stop when it fails
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e, ok := <-w.Updates():
-			switch {
-			case ctx.Err() != nil:
-				return nil
-			case !ok:
-				return fmt.Errorf("watch %s: the connection to the broker is closed", schemas.BucketBatches)
-			case e == nil: // all that was there at the beginning has been seen
-			case e.Operation() != jetstream.KeyValuePut:
-				hide(e.Key())
-			default:
-				var batch schemas.Batch
-				if err := json.Unmarshal(e.Value(), &batch); err != nil {
-					return fmt.Errorf("batch %s in %s: %w", e.Key(), schemas.BucketBatches, err)
-				}
-				show(batch)
+	return b.watch(ctx, schemas.BucketBatches, ">", func(e jetstream.KeyValueEntry) (done bool, err error) {
+		switch {
+		case e == nil:
+		case e.Operation() != jetstream.KeyValuePut:
+			hide(e.Key())
+		default:
+			var batch schemas.Batch
+			if err := json.Unmarshal(e.Value(), &batch); err != nil {
+				return false, fmt.Errorf("batch %s in %s: %w", e.Key(), schemas.BucketBatches, err)
 			}
+			show(batch)
 		}
-	}
+		return false, nil
+	})
 }

@@ -28,8 +28,11 @@ type Broker struct {
 	ns   *server.Server // nil unless embedded
 	// denials reach the calls that they concern.
 	denials *denials
-	// alone says that nobody outside this process can reach the broker.
-	alone bool
+	// listens says that others can reach an embedded broker, reclaims that none of
+	// those who could before it was started can still do so.
+	listens, reclaims bool
+	// activating is held while a batch's consumer is set up.
+	activating sync.Mutex
 
 	mu        sync.Mutex
 	buckets   map[string]jetstream.KeyValue

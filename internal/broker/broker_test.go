@@ -152,6 +152,68 @@ func TestPublishSeveralInOneMessage(t *testing.T) {
 	}
 }
 
+// Requests whose indexes have gaps are published as they are, in their order, and
+// the sample apart from the others.
+func TestPublishWithGaps(t *testing.T) {
+	t.Parallel()
+	b := withBatch(t, t.TempDir(), 0)
+	var some []schemas.Request
+	want := []int64{}
+	for i, r := range requests(0, 60) {
+		if i%20 == 5 || i == 41 || i == 42 {
+			continue
+		}
+		some, want = append(some, r), append(want, r.Index)
+	}
+	for range 2 {
+		must(t, b.Publish(t.Context(), some, 10))
+	}
+	got := take(t, b, 100, 0)
+	var firsts []int64
+	for _, d := range got {
+		var g schemas.RequestGroup
+		must(t, json.Unmarshal(d.Data(), &g))
+		for i := range g.Items {
+			if r := g.Request(i); r.Output != fmt.Sprintf("out/%d", r.Index) {
+				t.Errorf("item %d has output %s", r.Index, r.Output)
+			}
+		}
+		firsts = append(firsts, g.First)
+	}
+	if diff := cmp.Diff(want, indexes(t, got)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]int64{0, 6, 16, 26, 36, 43, 46, 56}, firsts); diff != "" {
+		t.Error(diff)
+	}
+
+	if last, err := b.LastCanary(t.Context(), "b"); err != nil || last != -1 {
+		t.Errorf("last of no sample: %d, %v", last, err)
+	}
+	must(t, b.PublishCanary(t.Context(), nil))
+	for range 2 {
+		must(t, b.PublishCanary(t.Context(), requests(0, 60))) // with the same ends
+	}
+	got = take(t, b, 100, 0)
+	if diff := cmp.Diff(indexesTo(60), indexes(t, got)); diff != "" || len(got) != 60 {
+		t.Errorf("%d messages\n%s", len(got), diff)
+	}
+	last, err := b.LastCanary(t.Context(), "b")
+	must(t, err)
+	if others, err := b.LastIndex(t.Context(), "b"); err != nil || last != 59 || others != 59 {
+		t.Errorf("last %d and %d, %v", last, others, err)
+	}
+}
+
+// indexesTo are the indexes below n.
+func indexesTo(n int64) []int64 {
+	out := []int64{}
+	for i := range n {
+		out = append(out, i)
+	}
+	return out
+}
+
 // Requests that are published again come to the batch's workers, and do not
 // look as if the producer had published them.
 func TestRequeue(t *testing.T) {
@@ -241,7 +303,7 @@ func TestTake(t *testing.T) {
 	if diff := cmp.Diff([]int64{0, 1, 2, 3}, indexes(t, first)); diff != "" {
 		t.Error(diff)
 	}
-	if first[0].Redelivered() || time.Since(first[0].PublishedAt()).Abs() > time.Minute {
+	if first[0].Redelivered() || first[0].Deliveries() != 1 || time.Since(first[0].PublishedAt()).Abs() > time.Minute {
 		t.Errorf("redelivered %v, published %v", first[0].Redelivered(), first[0].PublishedAt())
 	}
 	must(t, first[1].Nak(0))
@@ -250,7 +312,7 @@ func TestTake(t *testing.T) {
 		rest = append(rest, take(t, b, 100, time.Minute)...) // what was given back may come a little later
 	}
 	again := slices.DeleteFunc(slices.Clone(rest), func(d *Delivery) bool { return !d.Redelivered() })
-	if diff := cmp.Diff([]int64{1}, indexes(t, again)); diff != "" {
+	if diff := cmp.Diff([]int64{1}, indexes(t, again)); diff != "" || again[0].Deliveries() != 2 {
 		t.Error(diff)
 	}
 	got := indexes(t, rest)
@@ -384,7 +446,7 @@ func TestReclaimAfterKill(t *testing.T) {
 		for _, d := range all {
 			i := indexes(t, []*Delivery{d})[0]
 			seen[i] = true
-			if i < 50 && !d.Redelivered() {
+			if i < 50 && (!d.Redelivered() || d.Deliveries() < 2) {
 				t.Errorf("round %d: item %d passes for new", round, i)
 			}
 		}
@@ -427,6 +489,11 @@ func TestRetire(t *testing.T) {
 	held := take(t, b, 3, 0)
 	must(t, b.SetRetry(t.Context(), "b", 1, schemas.Retry{Attempts: 1}))
 	must(t, b.SetRetry(t.Context(), "b2", 1, schemas.Retry{Attempts: 1}))
+	must(t, b.SetSteering(t.Context(), schemas.Steering{}))
+	for _, scope := range []string{"b", "b2"} {
+		_, err := b.Reserve(t.Context(), schemas.ScopeBatch(scope)+".items", 1, 1)
+		must(t, err)
+	}
 
 	active := func() []string {
 		t.Helper()
@@ -457,6 +524,9 @@ func TestRetire(t *testing.T) {
 	}
 	if n := stored(t, b, "KV_"+schemas.BucketRetries); n != 1 {
 		t.Errorf("%d records of attempts are left, want the other batch's", n)
+	}
+	if n := stored(t, b, "KV_"+schemas.BucketFleet); n != 2 {
+		t.Errorf("%d values are left, want what holds for the fleet and the other batch's rate", n)
 	}
 	// Only the marker is left, and it goes by itself.
 	msg, err := kv.Get(t.Context(), "b")

@@ -36,8 +36,8 @@ func TestCheckFindsNothingAfterSetup(t *testing.T) {
 	s := startServer(t, anyone)
 	b := connect(t, Options{URL: s.url()})
 	missing := check(t, b)
-	if len(missing) != 5 {
-		t.Errorf("%d are missing, want 4 streams and a consumer: %v", len(missing), missing)
+	if len(missing) != 6 {
+		t.Errorf("%d are missing, want 5 streams and a consumer: %v", len(missing), missing)
 	}
 	for _, d := range missing {
 		if !d.Harmful || !strings.Contains(d.String(), "is missing: start 'exhume collector'") {

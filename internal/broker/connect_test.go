@@ -310,6 +310,20 @@ func TestReclaimLeavesOtherBrokersAlone(t *testing.T) {
 	}
 }
 
+// Nobody who held messages of an embedded broker has its new token.
+func TestReclaimWithANewToken(t *testing.T) {
+	t.Parallel()
+	b := listening(t, Credentials{Token: "new"})
+	must(t, b.Setup(t.Context()))
+	must(t, b.Activate(t.Context(), schemas.Batch{ID: "b"}))
+	must(t, b.Publish(t.Context(), requests(0, 5), 1))
+	take(t, b, 5, time.Minute)
+	must(t, b.Reclaim(t.Context()))
+	if again := take(t, b, 5, time.Minute); len(again) != 5 {
+		t.Errorf("%d messages come again", len(again))
+	}
+}
+
 func TestReconnectDelay(t *testing.T) {
 	t.Parallel()
 	for _, attempts := range []int{0, 1, 3, 6, 100} {

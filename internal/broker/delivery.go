@@ -19,10 +19,9 @@ const (
 // least every Heartbeat until it is settled.
 type Delivery struct {
 	msg *nats.Msg
-	// published is when the message was stored; again says that it was
-	// delivered before.
-	published time.Time
-	again     bool
+	// published is when the message was stored.
+	published  time.Time
+	deliveries int
 }
 
 // delivery makes a delivery; messages up to the stream's sequence reclaimed may
@@ -30,7 +29,10 @@ type Delivery struct {
 func delivery(msg *nats.Msg, reclaimed uint64) *Delivery {
 	d := &Delivery{msg: msg}
 	if meta, err := msg.Metadata(); err == nil {
-		d.published, d.again = meta.Timestamp, meta.NumDelivered > 1 || meta.Sequence.Stream <= reclaimed
+		d.published, d.deliveries = meta.Timestamp, int(meta.NumDelivered)
+		if meta.Sequence.Stream <= reclaimed {
+			d.deliveries = max(d.deliveries, 2)
+		}
 	}
 	return d
 }
@@ -53,7 +55,12 @@ func (d *Delivery) Indexes() (first, last int64, ok bool) {
 func (d *Delivery) PublishedAt() time.Time { return d.published }
 
 // Redelivered says whether the message may have been delivered before.
-func (d *Delivery) Redelivered() bool { return d.again }
+func (d *Delivery) Redelivered() bool { return d.deliveries > 1 }
+
+// Deliveries is how often the message was delivered, this time included, as far
+// as is known: after Reclaim, or when its batch got another consumer, the server
+// counts anew.
+func (d *Delivery) Deliveries() int { return d.deliveries }
 
 // Ack settles the message. It does not wait for the server: a lost ack only
 // repeats harmless work.

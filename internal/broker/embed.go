@@ -13,7 +13,7 @@ import (
 type EmbedOption func(*server.Options) error
 
 // Credentials are what a listening server asks for: user and password, or a
-// token. All empty asks for nothing.
+// token, which must be a new one at each start. All empty asks for nothing.
 type Credentials struct {
 	User, Password string
 	Token          string
@@ -93,7 +93,7 @@ func runEmbedded(dir string, opts []EmbedOption) (*Broker, error) {
 		return nil, err
 	}
 	b := newBroker(Options{User: o.Username, Password: o.Password, Token: o.Authorization})
-	b.ns, b.alone = ns, o.DontListen
+	b.ns, b.listens, b.reclaims = ns, !o.DontListen, o.DontListen || o.Authorization != ""
 	if err := b.start(dir); err != nil {
 		ns.Shutdown()
 		return nil, err
@@ -119,7 +119,7 @@ func (b *Broker) start(dir string) error {
 
 // Address is where an embedded server listens, host:port; empty when it does not.
 func (b *Broker) Address() string {
-	if b.ns == nil || b.alone {
+	if b.ns == nil || !b.listens {
 		return ""
 	}
 	return b.ns.Addr().String()

@@ -103,28 +103,33 @@ func (k guardedBucket) Get(ctx context.Context, key string) (jetstream.KeyValueE
 		"STREAM.MSG.GET."+bucketStreamName(k.Bucket()))
 }
 
-func (k guardedBucket) Put(ctx context.Context, key string, value []byte) (revision uint64, err error) {
+func (k guardedBucket) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	return k.write(ctx, key, func(ctx context.Context) (uint64, error) { return k.KeyValue.Put(ctx, key, value) })
+}
+
+func (k guardedBucket) Create(ctx context.Context, key string, value []byte, opts ...jetstream.KVCreateOpt) (uint64, error) {
+	return k.write(ctx, key, func(ctx context.Context) (uint64, error) { return k.KeyValue.Create(ctx, key, value, opts...) })
+}
+
+func (k guardedBucket) Update(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	return k.write(ctx, key, func(ctx context.Context) (uint64, error) { return k.KeyValue.Update(ctx, key, value, revision) })
+}
+
+// write makes a call that stores a value.
+func (k guardedBucket) write(ctx context.Context, key string, call func(context.Context) (uint64, error)) (revision uint64, err error) {
 	subject := "$KV." + k.Bucket() + "." + key
 	err = k.b.permitted(ctx, func(ctx context.Context) (err error) {
-		revision, err = k.KeyValue.Put(ctx, key, value)
+		revision, err = call(ctx)
 		return err
 	}, append(k.b.toAsk(subject), toPublish(k.b.api+subject))...) // the latter in another domain
 	return revision, err
 }
 
+// Watch begins a watch, which ends with the context.
 func (k guardedBucket) Watch(ctx context.Context, keys string, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
-	return k.watch(ctx, func(ctx context.Context) (jetstream.KeyWatcher, error) { return k.KeyValue.Watch(ctx, keys, opts...) })
-}
-
-func (k guardedBucket) WatchAll(ctx context.Context, opts ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
-	return k.watch(ctx, func(ctx context.Context) (jetstream.KeyWatcher, error) { return k.KeyValue.WatchAll(ctx, opts...) })
-}
-
-// watch makes a call that begins a watch, which ends with the context.
-func (k guardedBucket) watch(ctx context.Context, call func(context.Context) (jetstream.KeyWatcher, error)) (jetstream.KeyWatcher, error) {
 	needs := k.b.ofAPI("CONSUMER.CREATE." + bucketStreamName(k.Bucket()) + ".>")
 	ctx, w := k.b.denials.wait(ctx, append(needs, k.b.toAsk()...)...)
-	watcher, err := call(ctx)
+	watcher, err := k.KeyValue.Watch(ctx, keys, opts...)
 	if err == nil {
 		w.leave()
 		return watcher, nil

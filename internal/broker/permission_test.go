@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/exhume/exhume/internal/fault"
@@ -108,6 +109,24 @@ func TestDeniedCallsEndAtOnce(t *testing.T) {
 		"keeping attempts": {"publish", "$KV.EXHUME_RETRIES.b.1", func(ctx context.Context, b *Broker) error {
 			return b.SetRetry(ctx, "b", 1, schemas.Retry{})
 		}, "", ""},
+		"reserving": {"publish", "$KV.EXHUME_FLEET.rate.fleet.items", func(ctx context.Context, b *Broker) error {
+			_, err := b.Reserve(ctx, "fleet.items", 1, 1)
+			return err
+		}, "", ""},
+		"steering": {"publish", "$KV.EXHUME_FLEET.steering", func(ctx context.Context, b *Broker) error {
+			return b.SetSteering(ctx, schemas.Steering{})
+		}, "", ""},
+		"fleet": {"publish", "$JS.API.CONSUMER.CREATE.KV_EXHUME_FLEET.>", func(ctx context.Context, b *Broker) error {
+			return b.WatchFleet(ctx, func(schemas.Steering) {})
+		}, "$JS.API.CONSUMER.CREATE.KV_EXHUME_FLEET.", "$JS.API.CONSUMER.CREATE.KV_EXHUME_FLEET."},
+		"status": {"subscribe", "exhume.worker.>", func(_ context.Context, b *Broker) error {
+			_, err := b.AnswerStatus(nil)
+			return err
+		}, "exhume.worker.status", "exhume.worker.status"},
+		"workers": {"publish", "exhume.worker.status", func(ctx context.Context, b *Broker) error {
+			_, err := b.Workers(ctx, schemas.WorkerQuestion{}, time.Minute)
+			return err
+		}, "", ""},
 		"consumer": {"publish", "$JS.API.CONSUMER.CREATE.EXHUME_RESTORE.c.exhume.restore.c.*", func(ctx context.Context, b *Broker) error {
 			return b.Activate(ctx, schemas.Batch{ID: "c"})
 		}, "", ""},
@@ -158,7 +177,7 @@ func TestDenialsDisturbNobodyElse(t *testing.T) {
 	_, b := fleetWithout(t, "publish", `exhume.api.batch.open", "exhume.restore.single`, collector)
 	why, pulled := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := b.API().Why(t.Context(), "b")
+		_, err := b.API().Why(t.Context(), schemas.WhyQuery{})
 		why <- err
 	}()
 	go func() {
@@ -253,5 +272,79 @@ func TestDeniedIn(t *testing.T) {
 		if got, ok := deniedIn(c.err); got != c.want || ok != (c.want != right{}) {
 			t.Errorf("%v: %v, %v", c.err, got, ok)
 		}
+	}
+}
+
+// The users of deploy/nats/nats.conf may do what their roles need, and not what is
+// others' to do.
+func TestUsersOfTheFleet(t *testing.T) {
+	for _, role := range []string{"COLLECTOR", "WORKER", "SUBMITTER"} {
+		t.Setenv("NATS_"+role+"_PASSWORD", "secret")
+	}
+	t.Setenv("NATS_SERVER_NAME", "test")
+	o, err := server.ProcessConfigFile("../../deploy/nats/nats.conf")
+	must(t, err)
+	o.Host, o.Port, o.HTTPPort, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, t.TempDir(), true, true
+	ns, err := server.NewServer(o)
+	must(t, err)
+	ns.Start()
+	t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
+	as := func(user string) *Broker {
+		return connect(t, Options{URL: ns.ClientURL(), User: user, Password: "secret"})
+	}
+	collector := as("collector")
+	must(t, collector.Setup(t.Context()))
+	worker, submitter := as("worker"), as("submitter")
+	for _, b := range []*Broker{worker, submitter} {
+		must(t, b.Ready(t.Context()))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	must(t, collector.Activate(ctx, schemas.Batch{ID: "b"}))
+	must(t, submitter.PublishCanary(ctx, requests(0, 10)))
+	must(t, submitter.Publish(ctx, requests(10, 20), 1))
+	if last, err := submitter.LastCanary(ctx, "b"); err != nil || last != 9 {
+		t.Errorf("last %d, %v", last, err)
+	}
+	got := take(t, worker, 100, 0)
+	if len(indexes(t, got)) != 20 {
+		t.Errorf("got %v", indexes(t, got))
+	}
+	must(t, worker.Requeue(ctx, []schemas.RequestGroup{schemas.NewRequestGroup(requests(3, 4))}))
+
+	shown, watched := make(chan schemas.Steering, 10), make(chan error, 1)
+	watching, stop := context.WithCancel(ctx)
+	go func() { watched <- worker.WatchFleet(watching, func(s schemas.Steering) { shown <- s }) }()
+	<-shown
+	must(t, collector.SetSteering(ctx, schemas.Steering{Limits: []schemas.Limit{{Scope: schemas.ScopeFleet}}}))
+	if s := <-shown; len(s.Limits) != 1 {
+		t.Errorf("got %v", s)
+	}
+	stop()
+	must(t, <-watched)
+	for range 2 {
+		_, err := worker.Reserve(ctx, "fleet.items", 1, 1)
+		must(t, err)
+	}
+	if err := worker.SetSteering(ctx, schemas.Steering{}); !fault.Is(err, schemas.CodeBrokerDenied) {
+		t.Errorf("a worker steers the fleet: %v", err)
+	}
+
+	silence, err := worker.AnswerStatus(func(schemas.WorkerQuestion) schemas.WorkerStatus { return schemas.WorkerStatus{Worker: "w"} })
+	must(t, err)
+	defer silence()
+	for range 3 {
+		answers, err := collector.Workers(ctx, schemas.WorkerQuestion{}, 2*time.Second)
+		must(t, err)
+		if len(answers) != 1 || answers[0].Worker != "w" {
+			t.Errorf("got %v", answers)
+		}
+	}
+	if _, err := submitter.Workers(ctx, schemas.WorkerQuestion{}, time.Second); !fault.Is(err, schemas.CodeBrokerDenied) {
+		t.Errorf("a submitter asks the workers: %v", err)
+	}
+	if _, err := submitter.AnswerStatus(nil); !fault.Is(err, schemas.CodeBrokerDenied) {
+		t.Errorf("a submitter passes for a worker: %v", err)
 	}
 }

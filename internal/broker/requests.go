@@ -14,39 +14,67 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// Publish stores requests of one batch in the order of their indexes, up to
-// perMessage of them in one message (schemas.MaxRequests at most). When it
-// fails, what is stored is a first part of them, of which LastIndex tells the
-// end. The same call can be repeated: what is stored already is not stored twice
-// within the stream's duplicate window, and running a request twice is harmless.
+// Publish stores requests of one batch in the order of their indexes, which may
+// have gaps, up to perMessage of them in one message (schemas.MaxRequests at
+// most). When it fails, what is stored is a first part of them, of which LastIndex
+// tells the end. The same call can be repeated: what is stored already is not
+// stored twice within the stream's duplicate window, and running a request twice
+// is harmless.
 func (b *Broker) Publish(ctx context.Context, requests []schemas.Request, perMessage int) error {
 	if len(requests) == 0 {
 		return nil
 	}
-	perMessage = max(1, min(perMessage, schemas.MaxRequests))
+	batch := requests[0].Batch
+	return b.store(ctx, schemas.RestoreSubject(batch), batch+":", requests, max(1, min(perMessage, schemas.MaxRequests)))
+}
+
+// PublishCanary stores the requests of a batch's sample as Publish does the others,
+// one in each message: a sample is small, and all workers are to take part in it.
+// LastCanary tells the end of what is stored. The sample must be published before
+// the others.
+func (b *Broker) PublishCanary(ctx context.Context, requests []schemas.Request) error {
+	if len(requests) == 0 {
+		return nil
+	}
+	batch := requests[0].Batch
+	return b.store(ctx, schemas.CanarySubject(batch), batch+":canary:", requests, 1)
+}
+
+// store publishes requests on a subject; the ids of messages begin with prefix.
+func (b *Broker) store(ctx context.Context, subject, prefix string, requests []schemas.Request, perMessage int) error {
 	var msgs []*nats.Msg
-	for first := 0; first < len(requests); first += perMessage {
-		g := schemas.NewRequestGroup(requests[first:min(first+perMessage, len(requests))])
+	for len(requests) > 0 {
+		n := run(requests, perMessage)
 		var err error
-		if msgs, err = b.encode(msgs, schemas.RestoreSubject(g.Batch), g); err != nil {
+		if msgs, err = b.encode(msgs, subject, schemas.NewRequestGroup(requests[:n])); err != nil {
 			return err
 		}
+		requests = requests[n:]
 	}
 	for _, part := range parts(msgs) {
 		// One id stands for all: a repetition is refused as a whole. It names both
 		// ends, so that only the same requests are a repetition.
 		first, last := part[0], part[len(part)-1]
-		id := requests[0].Batch + ":" + first.Header.Get(firstHeader) + "-" + last.Header.Get(lastHeader)
+		id := prefix + first.Header.Get(firstHeader) + "-" + last.Header.Get(lastHeader)
 		first.Header.Set(jetstream.MsgIDHeader, id)
 		err := b.publish(ctx, part)
 		if errors.Is(err, errDuplicate) {
-			err = b.confirm(ctx, &requests[len(requests)-1], last.Header.Get(lastHeader))
+			err = b.confirm(ctx, subject, last.Header.Get(lastHeader))
 		}
 		if err != nil {
 			return fmt.Errorf("publish requests %s: %w", id, err)
 		}
 	}
 	return nil
+}
+
+// run is how many of the first requests have consecutive indexes, at most so many.
+func run(requests []schemas.Request, most int) int {
+	n := 1
+	for n < min(most, len(requests)) && requests[n].Index == requests[n-1].Index+1 {
+		n++
+	}
+	return n
 }
 
 // Requeue stores requests of one batch that are to be tried again. When it fails
@@ -100,8 +128,8 @@ func (b *Broker) maxRequest() int { return int(b.nc.MaxPayload() / 4) }
 
 // confirm makes sure that requests that were refused as a repetition are there:
 // the server remembers ids longer than a batch that was purged.
-func (b *Broker) confirm(ctx context.Context, r *schemas.Request, last string) error {
-	stored, err := b.LastIndex(ctx, r.Batch)
+func (b *Broker) confirm(ctx context.Context, subject, last string) error {
+	stored, err := b.lastIndex(ctx, subject)
 	if err != nil {
 		return err
 	}
@@ -111,24 +139,33 @@ func (b *Broker) confirm(ctx context.Context, r *schemas.Request, last string) e
 	return nil
 }
 
-// LastIndex is the index of the last item of the batch that a request is stored
-// for, -1 when there is none.
+// LastIndex is the index of the last item of the batch that its producer has
+// stored a request for, the sample aside; -1 when there is none.
 func (b *Broker) LastIndex(ctx context.Context, batch string) (int64, error) {
+	return b.lastIndex(ctx, schemas.RestoreSubject(batch))
+}
+
+// LastCanary is the index of the last item of the batch's sample that a request is
+// stored for, -1 when there is none.
+func (b *Broker) LastCanary(ctx context.Context, batch string) (int64, error) {
+	return b.lastIndex(ctx, schemas.CanarySubject(batch))
+}
+
+func (b *Broker) lastIndex(ctx context.Context, subject string) (int64, error) {
 	stream, err := b.js.Stream(ctx, schemas.StreamRestore)
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: %w", schemas.StreamRestore, err)
 	}
-	msg, err := stream.GetLastMsgForSubject(ctx, schemas.RestoreSubject(batch))
+	msg, err := stream.GetLastMsgForSubject(ctx, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return -1, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("last request of %s: %w", batch, err)
+		return 0, fmt.Errorf("last request on %s: %w", subject, err)
 	}
 	index, err := strconv.ParseInt(msg.Header.Get(lastHeader), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("last request of %s has no index in its header %s: something else publishes to %s",
-			batch, lastHeader, schemas.RestoreSubject(batch))
+		return 0, fmt.Errorf("last request on %s has no index in its header %s: something else publishes there", subject, lastHeader)
 	}
 	return index, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/exhume/exhume/schemas"
 )
@@ -39,35 +40,29 @@ func (b *Broker) SetRetry(ctx context.Context, batch string, index int64, r sche
 
 func retryKey(batch string, index int64) string { return batch + "." + strconv.FormatInt(index, 10) }
 
-// bucket gives a bucket that exists, from memory where it was seen before.
-func (b *Broker) bucket(ctx context.Context, name string) (jetstream.KeyValue, error) {
-	b.mu.Lock()
-	kv := b.buckets[name]
-	b.mu.Unlock()
-	if kv != nil {
-		return kv, nil
-	}
-	kv, err := b.js.KeyValue(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", name, err)
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.buckets[name] = kv
-	return kv, nil
-}
+// retriesAtOnce is how many records RetriesOf asks for at the same time.
+const retriesAtOnce = 32
 
-func (b *Broker) put(ctx context.Context, bucket, key string, v any) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", bucket, key, err)
+// RetriesOf is what is known of the failed attempts of several items. Items that
+// have not failed are left out.
+func (b *Broker) RetriesOf(ctx context.Context, batch string, indexes []int64) (map[int64]schemas.Retry, error) {
+	found := make([]schemas.Retry, len(indexes))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(retriesAtOnce)
+	for i, index := range indexes {
+		g.Go(func() (err error) {
+			found[i], err = b.Retry(ctx, batch, index)
+			return err
+		})
 	}
-	kv, err := b.bucket(ctx, bucket)
-	if err != nil {
-		return err
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
-	if _, err := kv.Put(ctx, key, data); err != nil {
-		return fmt.Errorf("%s %s: %w", bucket, key, err)
+	all := map[int64]schemas.Retry{}
+	for i, r := range found {
+		if r.Attempts > 0 {
+			all[indexes[i]] = r
+		}
 	}
-	return nil
+	return all, nil
 }

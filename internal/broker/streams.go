@@ -26,7 +26,7 @@ const (
 	// ackWait is how long a message may stay unacknowledged without a sign of
 	// life before it is delivered again.
 	ackWait = 30 * time.Second
-	// maxAckPending bounds the requests of one batch in the hands of all
+	// maxAckPending bounds the messages of one batch in the hands of all
 	// workers, including those that wait for a retry.
 	maxAckPending = 20_000
 )
@@ -64,6 +64,7 @@ func (b *Broker) streams() []jetstream.StreamConfig {
 	},
 		bucketStream(schemas.BucketBatches, jetstream.StreamConfig{AllowMsgTTL: true, SubjectDeleteMarkerTTL: retiredFor}),
 		bucketStream(schemas.BucketRetries, jetstream.StreamConfig{MaxAge: retriesMaxAge}),
+		bucketStream(schemas.BucketFleet, jetstream.StreamConfig{}),
 	}
 	for i := range all {
 		all[i].MaxMsgs, all[i].MaxMsgSize, all[i].MaxConsumers = -1, -1, -1
@@ -171,17 +172,6 @@ const (
 	codeNoReplicas  jetstream.ErrorCode = 10074
 )
 
-func (b *Broker) ensureConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) error {
-	_, err := b.js.Consumer(ctx, stream, cfg.Durable)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		_, err = b.js.CreateConsumer(ctx, stream, cfg)
-	}
-	if err != nil {
-		return fmt.Errorf("consumer %s of %s: %w", cfg.Durable, stream, err)
-	}
-	return nil
-}
-
 // Reclaim makes every message that is in somebody's hand available again at
 // once. It must only be called when nobody else can be alive: by the process
 // that embeds the broker, when it starts. Without it the messages that a killed
@@ -193,9 +183,9 @@ func (b *Broker) ensureConsumer(ctx context.Context, stream string, cfg jetstrea
 // here.
 //
 // It does nothing where others can be alive: on a broker outside the process, or
-// one that listens.
+// one that those can reach who could before it was started.
 func (b *Broker) Reclaim(ctx context.Context) error {
-	if !b.alone {
+	if !b.reclaims {
 		return nil
 	}
 	for _, name := range []string{schemas.StreamRestore, schemas.StreamResults} {

@@ -9,19 +9,23 @@ type ahead struct {
 	items  map[string]map[int64]bool // indexes by batch
 	starts map[string]bool           // batches
 	ends   map[string]bool
+	// changes are ids of what was done to batches or to the fleet.
+	changes map[string]bool
 }
 
 func newAhead() ahead {
-	return ahead{items: map[string]map[int64]bool{}, starts: map[string]bool{}, ends: map[string]bool{}}
+	return ahead{items: map[string]map[int64]bool{}, starts: map[string]bool{}, ends: map[string]bool{}, changes: map[string]bool{}}
 }
 
-// holds says whether the position must stay. A start line is no reason: nobody
-// may ever open that batch again.
+// holds says whether the position must stay. The line of a start or a change is
+// no reason: nobody may ever ask for that again.
 func (a *ahead) holds() bool { return len(a.items) > 0 || len(a.ends) > 0 }
 
 func (a *ahead) add(records ...schemas.Record) {
 	for i := range records {
 		switch r := &records[i]; {
+		case r.ChangeID != "":
+			a.changes[r.ChangeID] = true
 		case r.Batch == "": // not of a batch
 		case r.Index != nil:
 			if a.items[r.Batch] == nil {
@@ -38,6 +42,8 @@ func (a *ahead) add(records ...schemas.Record) {
 
 func (a *ahead) has(r *schemas.Record) bool {
 	switch {
+	case r.ChangeID != "":
+		return a.changes[r.ChangeID]
 	case r.Index != nil:
 		return a.items[r.Batch][*r.Index]
 	case r.Phase == schemas.PhaseStart:
@@ -49,7 +55,7 @@ func (a *ahead) has(r *schemas.Record) bool {
 
 // without leaves out the records that are there.
 func (a *ahead) without(records []schemas.Record) []schemas.Record {
-	if len(a.items)+len(a.starts)+len(a.ends) == 0 {
+	if len(a.items)+len(a.starts)+len(a.ends)+len(a.changes) == 0 {
 		return records
 	}
 	var out []schemas.Record
@@ -65,6 +71,8 @@ func (a *ahead) without(records []schemas.Record) []schemas.Record {
 func (a *ahead) remove(records []schemas.Record) {
 	for i := range records {
 		switch r := &records[i]; {
+		case r.ChangeID != "":
+			delete(a.changes, r.ChangeID)
 		case r.Index != nil:
 			if of := a.items[r.Batch]; of != nil {
 				if delete(of, *r.Index); len(of) == 0 {

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"iter"
 	"sync"
@@ -19,18 +20,31 @@ type Ledger interface {
 	// Record inserts what is new, and returns the batches that the results are of.
 	Record(ctx context.Context, results []schemas.Result,
 		note func(fresh []schemas.Result) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
-	// End ends those of the batches for which state gives a final state, and
-	// gives them.
-	End(ctx context.Context, ids []string, state func(schemas.Summary) schemas.State, at time.Time,
+	// End ends those of the batches that are ready, and gives them.
+	End(ctx context.Context, ids []string, ready func(schemas.Summary) bool, at time.Time,
 		note func([]schemas.Summary) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
+	// Change calls decide inside a transaction with a batch that it may change,
+	// and records the event that it returns, unless there is none or one with this
+	// id is there already.
+	Change(ctx context.Context, id, eventID string, decide Decide, note NoteChange) (s schemas.Summary, changed bool, err error)
+	// ChangeSetting does the same with a setting.
+	ChangeSetting(ctx context.Context, name string, change func(old string) (string, error),
+		note func() (schemas.EvidencePosition, error)) (string, error)
+	Setting(ctx context.Context, name string) (value string, found bool, err error)
 	Position(ctx context.Context) (schemas.EvidencePosition, bool, error)
 	SetPosition(ctx context.Context, pos schemas.EvidencePosition) error
 	Active(ctx context.Context) ([]schemas.Summary, error)
 	Find(ctx context.Context, id string) (s schemas.Summary, found bool, err error)
 }
 
-// Note writes evidence of a change to a batch; see Ledger.
+// Note writes evidence of a batch that begins; see Ledger.
 type Note = func(schemas.Summary) (schemas.EvidencePosition, error)
+
+// NoteChange writes evidence of a change to a batch; see Ledger.
+type NoteChange = func(schemas.Summary, schemas.BatchEvent) (schemas.EvidencePosition, error)
+
+// Decide changes a batch and says what has happened to it; nil for nothing.
+type Decide = func(*schemas.Summary) (*schemas.BatchEvent, error)
 
 // Evidence is the audit log as the collector sees it.
 type Evidence interface {
@@ -216,7 +230,7 @@ func (b *Book) End(ctx context.Context, ids []string) (ended []schemas.Summary, 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	err = b.noted(ctx, func(note appender) (err error) {
-		ended, err = b.ledger.End(ctx, ids, b.endState, time.Now().UTC(), func(ended []schemas.Summary) (schemas.EvidencePosition, error) {
+		ended, err = b.ledger.End(ctx, ids, b.ready, time.Now().UTC(), func(ended []schemas.Summary) (schemas.EvidencePosition, error) {
 			records := make([]schemas.Record, len(ended))
 			for i, s := range ended {
 				records[i] = b.endRecord(s)
@@ -235,13 +249,67 @@ func (b *Book) End(ctx context.Context, ids []string) (ended []schemas.Summary, 
 	return ended, nil
 }
 
-// endState is the state that a batch ends in, none when it does not end yet.
-func (b *Book) endState(s schemas.Summary) schemas.State {
-	if s.State != schemas.StateRunning || s.Open() > 0 {
-		return ""
+// ready says whether a batch ends.
+func (b *Book) ready(s schemas.Summary) bool {
+	if !s.Complete() {
+		return false
 	}
 	delete(b.ahead.items, s.ID) // the ledger has them all
-	return s.Counts.EndState()
+	return true
+}
+
+// Change records what decide makes of a batch, once for each id of an event.
+func (b *Book) Change(ctx context.Context, id, eventID string, decide Decide) (s schemas.Summary, changed bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	err = b.noted(ctx, func(note appender) (err error) {
+		s, changed, err = b.ledger.Change(ctx, id, eventID, decide, func(s schemas.Summary, e schemas.BatchEvent) (schemas.EvidencePosition, error) {
+			return note(controlRecord(s, e))
+		})
+		return err
+	})
+	return s, changed, err
+}
+
+// Steer records what change makes of what holds for the fleet.
+func (b *Book) Steer(ctx context.Context, by schemas.Command, change func(*schemas.Steering) error) (s schemas.Steering, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var text string
+	err = b.noted(ctx, func(note appender) error {
+		_, err := b.ledger.ChangeSetting(ctx, schemas.KeySteering, func(old string) (_ string, err error) {
+			if s, err = parseSteering(old); err != nil {
+				return "", err
+			}
+			if err := change(&s); err != nil {
+				return "", err
+			}
+			data, err := json.Marshal(s)
+			text = string(data)
+			return text, err
+		}, func() (schemas.EvidencePosition, error) { return note(steerRecord(by, text)) })
+		return err
+	})
+	return s, err
+}
+
+func parseSteering(text string) (s schemas.Steering, err error) {
+	if text == "" {
+		return s, nil
+	}
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("setting %s: %w", schemas.KeySteering, err)
+	}
+	return s, nil
+}
+
+// Steering is what holds for the fleet.
+func (b *Book) Steering(ctx context.Context) (s schemas.Steering, err error) {
+	text, _, err := b.ledger.Setting(ctx, schemas.KeySteering)
+	if err != nil {
+		return s, err
+	}
+	return parseSteering(text)
 }
 
 // Active lists the batches that have not ended.

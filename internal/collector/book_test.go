@@ -78,7 +78,7 @@ func (s *store) lines() []string {
 		case r.Index != nil:
 			out = append(out, fmt.Sprintf("%s:%d", r.Batch, *r.Index))
 		case r.Batch != "":
-			out = append(out, r.Batch+" "+r.Phase)
+			out = append(out, r.Batch+" "+r.Phase+string(r.Change))
 		}
 	}
 	return out
@@ -215,10 +215,21 @@ func (c *crashing) Record(ctx context.Context, r []schemas.Result, note func([]s
 	return s, err
 }
 
-func (c *crashing) End(ctx context.Context, ids []string, state func(schemas.Summary) schemas.State, at time.Time,
+func (c *crashing) Change(ctx context.Context, id, eventID string, decide Decide, note NoteChange) (s schemas.Summary, changed bool, err error) {
+	err = c.transact(func(commit func(error) error) (err error) {
+		s, changed, err = c.Ledger.Change(ctx, id, eventID, decide, func(s schemas.Summary, e schemas.BatchEvent) (schemas.EvidencePosition, error) {
+			pos, err := note(s, e)
+			return pos, commit(err)
+		})
+		return err
+	})
+	return s, changed, err
+}
+
+func (c *crashing) End(ctx context.Context, ids []string, ready func(schemas.Summary) bool, at time.Time,
 	note func([]schemas.Summary) (schemas.EvidencePosition, error)) (ended []schemas.Summary, err error) {
 	err = c.transact(func(commit func(error) error) (err error) {
-		ended, err = c.Ledger.End(ctx, ids, state, at, before(note, commit))
+		ended, err = c.Ledger.End(ctx, ids, ready, at, before(note, commit))
 		return err
 	})
 	return ended, err
@@ -249,11 +260,17 @@ func life(ctx context.Context, b *Book) error {
 			return err
 		}
 	}
-	_, err := b.End(ctx, []string{"a", "b"})
+	_, _, err := b.Change(ctx, "a", "command-1", func(s *schemas.Summary) (*schemas.BatchEvent, error) {
+		return &schemas.BatchEvent{Batch: s.ID, Change: schemas.ChangeSet, From: s.State, To: s.State, By: "ops", At: time.Unix(3, 0)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = b.End(ctx, []string{"a", "b"})
 	return err
 }
 
-var wholeLife = []string{"a start", "b start", "a:0", "a:1", "a:2", "b:0", "b:1", "b:2", "b:3", "a:3", "a end", "b end"}
+var wholeLife = []string{"a start", "b start", "a:0", "a:1", "a:2", "b:0", "b:1", "b:2", "b:3", "a:3", "a set", "a end", "b end"}
 
 // A process that dies at any step, and its successor at any step too, leave
 // every line in the evidence once.

@@ -65,6 +65,8 @@ type Collector struct {
 	log     zerolog.Logger
 	// Changed, if set before Run, is told of each batch that changed.
 	Changed func(schemas.Summary)
+	// Judge, if set before Run, looks at batches of which results were recorded.
+	Judge func(context.Context, []schemas.Summary) error
 	// Observer, if set before Run, is told what the collector does.
 	Observer Observer
 	// expected is how many results are still to come, by active batch.
@@ -74,7 +76,8 @@ type Collector struct {
 // New makes a collector.
 func New(b *Book, q Queue, a Archive, log zerolog.Logger) *Collector {
 	return &Collector{
-		book: b, queue: q, archive: a, log: log, Changed: func(schemas.Summary) {}, expected: map[string]int64{},
+		book: b, queue: q, archive: a, log: log, Changed: func(schemas.Summary) {},
+		Judge: func(context.Context, []schemas.Summary) error { return nil }, expected: map[string]int64{},
 	}
 }
 
@@ -130,6 +133,9 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 	for _, s := range touched {
 		c.expect(s)
 		c.Changed(s)
+	}
+	if err := c.whileAway(ctx, func() error { return c.Judge(work, touched) }); err != nil {
+		return err
 	}
 	if c.Observer != nil {
 		c.Observer.Recorded(g.results, time.Since(start))
@@ -208,7 +214,7 @@ const retireTogether = 8
 func (c *Collector) finish(ctx context.Context, batches []schemas.Summary) error {
 	var ids []string
 	for _, s := range batches {
-		if s.State == schemas.StateRunning && s.Open() == 0 {
+		if !s.State.Final() && s.Complete() {
 			ids = append(ids, s.ID)
 		}
 	}

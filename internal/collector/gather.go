@@ -73,7 +73,9 @@ func (c *Collector) expect(s schemas.Summary) {
 	switch {
 	case s.ID == schemas.Single:
 		// Somebody waits for each of them.
-	case s.State == schemas.StateOpen:
+	case s.InCanary():
+		delete(c.expected, s.ID) // the sample is small, and the rest waits for it
+	case s.SealedAt.IsZero():
 		c.expected[s.ID] = math.MaxInt64
 	case s.Open() > 0:
 		c.expected[s.ID] = s.Open()

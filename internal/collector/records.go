@@ -1,6 +1,10 @@
 package collector
 
-import "github.com/exhume/exhume/schemas"
+import (
+	"cmp"
+
+	"github.com/exhume/exhume/schemas"
+)
 
 // ItemRecord is the evidence of one result. A result outside batches has no
 // index.
@@ -14,6 +18,11 @@ func ItemRecord(o Options, r *schemas.Result) schemas.Record {
 	}
 	if o.Timings {
 		rec.DurationMS = &r.Durations.Total
+	}
+	if r.Outcome == schemas.OutcomeSkipped || r.Outcome == schemas.OutcomeCancelled {
+		rec.Action = schemas.ActionRestoreSkip
+		rec.Code, rec.Reason = r.Code, r.Detail
+		return rec
 	}
 	if r.Outcome == schemas.OutcomeFailed {
 		rec.Action = schemas.ActionRestoreFail
@@ -46,4 +55,27 @@ func (b *Book) endRecord(s schemas.Summary) schemas.Record {
 		rec.DurationMS = &ms
 	}
 	return rec
+}
+
+// controlRecord is the evidence of a change to how a batch is worked on.
+func controlRecord(s schemas.Summary, e schemas.BatchEvent) schemas.Record {
+	rec := schemas.Record{
+		Action: schemas.ActionBatchControl, Actor: cmp.Or(e.By, itself), Batch: e.Batch, Change: e.Change, ChangeID: e.ID,
+		Reason: e.Note, State: e.To, StateReason: e.Reason, Counts: &s.Counts,
+	}
+	if !s.SealedAt.IsZero() {
+		rec.Total = &s.Total
+	}
+	return rec
+}
+
+// itself is who does what nobody has asked for.
+const itself = "exhume"
+
+// steerRecord is the evidence of a change to how all batches are worked on.
+func steerRecord(by schemas.Command, steering string) schemas.Record {
+	return schemas.Record{
+		Action: schemas.ActionBatchControl, Actor: cmp.Or(by.Actor, itself), Change: schemas.ChangeSet, ChangeID: by.ID,
+		Reason: by.Note, Steering: steering,
+	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,6 +19,12 @@ type library struct {
 	batches []schemas.Summary // newest first
 	results []schemas.Result
 	broken  error
+
+	steering schemas.Steering
+	workers  []schemas.WorkerStatus
+	left     int64
+	// counted are the results that are found when they are counted anew.
+	counted func(schemas.Counts) schemas.Counts
 }
 
 func (l *library) Batch(_ context.Context, ref string) (schemas.Summary, error) {
@@ -42,7 +50,7 @@ func (l *library) Codes(context.Context, string) (map[schemas.Code]int64, error)
 func (l *library) Results(_ context.Context, q schemas.ResultsQuery) iter.Seq2[schemas.Result, error] {
 	return func(yield func(schemas.Result, error) bool) {
 		for _, r := range l.results {
-			if r.Batch == q.Batch && r.Index >= q.From && (q.Outcome == "" || r.Outcome == q.Outcome) && !yield(r, nil) {
+			if r.Batch == q.Batch && r.Index >= q.From && (len(q.Outcomes) == 0 || slices.Contains(q.Outcomes, r.Outcome)) && !yield(r, nil) {
 				return
 			}
 		}
@@ -56,8 +64,62 @@ func (l *library) Whereabouts(_ context.Context, id string) (schemas.Whereabouts
 	return schemas.Whereabouts{Waiting: 5, Published: int64(len(id))}, l.broken
 }
 
+func (l *library) Active(context.Context) (active []schemas.Summary, err error) {
+	for _, s := range l.batches {
+		if !s.State.Final() {
+			active = append(active, s)
+		}
+	}
+	return active, nil
+}
+
+func (l *library) Count(ctx context.Context, id string, f schemas.ResultFilter) (n int64, err error) {
+	for _, err := range l.Results(ctx, schemas.ResultsQuery{Batch: id, ResultFilter: f}) {
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+func (l *library) Missing(_ context.Context, _ string, limit int) ([]int64, error) {
+	return []int64{0, 1, 2, 3, 9}[:min(limit, 5)], l.broken
+}
+
+func (l *library) Events(context.Context, string, int) ([]schemas.BatchEvent, error) {
+	return []schemas.BatchEvent{{No: 1}}, l.broken
+}
+
+func (l *library) Letters(_ context.Context, q schemas.LettersQuery) (schemas.LettersPage, error) {
+	return schemas.LettersPage{Next: q.Batch}, l.broken
+}
+
+func (l *library) LetterGroups(_ context.Context, q schemas.LettersQuery) ([]schemas.LetterGroup, error) {
+	return []schemas.LetterGroup{{Message: q.Batch}}, l.broken
+}
+
+func (l *library) Audit(_ context.Context, id string) (kept, counted schemas.Counts, err error) {
+	s, err := l.Batch(context.Background(), id)
+	return s.Counts, l.counted(s.Counts), err
+}
+
+func (l *library) Steering(context.Context) (schemas.Steering, error) { return l.steering, nil }
+
+func (l *library) RetriesOf(context.Context, string, []int64) (map[int64]schemas.Retry, error) {
+	return map[int64]schemas.Retry{
+		1: {Attempts: 2, NextTry: time.Now().Add(time.Hour), LastError: "locked"}, 2: {Attempts: 1, NextTry: time.Now().Add(-time.Hour), LastError: "busy"},
+	}, l.broken
+}
+
+func (l *library) Workers(context.Context, schemas.WorkerQuestion, time.Duration) ([]schemas.WorkerStatus, error) {
+	return l.workers, l.broken
+}
+
+func (l *library) Left(context.Context, string) (int64, error) { return l.left, nil }
+
 func newLibrary(results int64) *library {
-	l := &library{batches: []schemas.Summary{
+	l := &library{counted: func(c schemas.Counts) schemas.Counts { return c }, batches: []schemas.Summary{
 		summary("c", schemas.StateRunning, 10, 4), summary("b", schemas.StatePartial, 5, 4), summary("a", schemas.StateOpen, 0, 0),
 	}}
 	for i := range results {
@@ -73,7 +135,7 @@ func newLibrary(results int64) *library {
 func TestGet(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(0)
-	got, err := NewAnswers(l, l).Get(t.Context(), "latest")
+	got, err := NewAnswers(l, l, nil).Get(t.Context(), "latest")
 	want := schemas.BatchReport{Summary: l.batches[0], OpenItems: 6, FailedByCode: map[schemas.Code]int64{schemas.CodeTooLarge: 3}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
@@ -93,7 +155,7 @@ func TestList(t *testing.T) {
 		{schemas.BatchList{Skip: 2}, []string{"a"}},
 		{schemas.BatchList{Limit: 5, Skip: 9}, []string{}},
 	} {
-		got, err := NewAnswers(l, l).List(t.Context(), c.q)
+		got, err := NewAnswers(l, l, nil).List(t.Context(), c.q)
 		ids := []string{}
 		for _, s := range got.Batches {
 			ids = append(ids, s.ID)
@@ -119,13 +181,13 @@ func TestResultsInPages(t *testing.T) {
 		{"last page", schemas.ResultsQuery{Limit: 2, From: 8}, []int64{8}, 0},
 		{"just all", schemas.ResultsQuery{Limit: 5}, []int64{0, 2, 4, 6, 8}, 0},
 		{"between two", schemas.ResultsQuery{From: 5}, []int64{6, 8}, 0},
-		{"some", schemas.ResultsQuery{Limit: 1, Outcome: schemas.OutcomeFailed}, []int64{2}, 6},
+		{"some", schemas.ResultsQuery{Limit: 1, ResultFilter: schemas.ResultFilter{Outcomes: []schemas.Outcome{schemas.OutcomeFailed}}}, []int64{2}, 6},
 		{"none", schemas.ResultsQuery{From: 9}, []int64{}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.q.Batch = "latest"
-			p, err := NewAnswers(l, l).Results(t.Context(), c.q)
+			p, err := NewAnswers(l, l, nil).Results(t.Context(), c.q)
 			got := []int64{}
 			for _, r := range p.Results {
 				got = append(got, r.Index)
@@ -140,7 +202,7 @@ func TestResultsInPages(t *testing.T) {
 func TestResultsHaveALimit(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(schemas.MaxResultsPage + 1)
-	p, err := NewAnswers(l, l).Results(t.Context(), schemas.ResultsQuery{Batch: "c"})
+	p, err := NewAnswers(l, l, nil).Results(t.Context(), schemas.ResultsQuery{Batch: "c"})
 	if err != nil || len(p.Results) != schemas.MaxResultsPage || p.Next != 2*schemas.MaxResultsPage {
 		t.Errorf("%d results, next %d, %v", len(p.Results), p.Next, err)
 	}
@@ -150,11 +212,11 @@ func TestWhy(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(0)
 	for _, want := range []schemas.Whereabouts{
-		{Batch: "c", State: schemas.StateRunning, Total: 10, Open: 6, Waiting: 5, Published: 1},
+		{Batch: "c", State: schemas.StateRunning, Total: 10, Open: 6, Waiting: 5, Published: 10, Active: map[schemas.Priority]int64{schemas.PriorityNormal: 1}},
 		{Batch: "b", State: schemas.StatePartial, Total: 5, Open: 1}, // ended: the broker knows nothing any more
-		{Batch: "a", State: schemas.StateOpen, Waiting: 5, Published: 1},
+		{Batch: "a", State: schemas.StateOpen, Waiting: 5, Published: 1, Active: map[schemas.Priority]int64{schemas.PriorityNormal: 1}},
 	} {
-		got, err := NewAnswers(l, l).Why(t.Context(), want.Batch)
+		got, err := NewAnswers(l, l, nil).Why(t.Context(), schemas.WhyQuery{BatchRef: schemas.BatchRef{Ref: want.Batch}})
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("%v\n%s", err, diff)
 		}
@@ -164,7 +226,7 @@ func TestWhy(t *testing.T) {
 func TestAnswersThatAreErrors(t *testing.T) {
 	t.Parallel()
 	l := newLibrary(1)
-	a := NewAnswers(l, l)
+	a := NewAnswers(l, l, nil)
 	l.broken = errStep
 	for name, c := range map[string]struct {
 		ask  func(ctx context.Context) error
@@ -175,7 +237,10 @@ func TestAnswersThatAreErrors(t *testing.T) {
 			_, err := a.Results(ctx, schemas.ResultsQuery{Batch: "x"})
 			return err
 		}, schemas.CodeBatchNotFound},
-		"why": {func(ctx context.Context) error { _, err := a.Why(ctx, "x"); return err }, schemas.CodeBatchNotFound},
+		"why": {func(ctx context.Context) error {
+			_, err := a.Why(ctx, schemas.WhyQuery{BatchRef: schemas.BatchRef{Ref: "x"}})
+			return err
+		}, schemas.CodeBatchNotFound},
 		"limit": {func(ctx context.Context) error {
 			_, err := a.Results(ctx, schemas.ResultsQuery{Batch: "c", Limit: schemas.MaxResultsPage + 1})
 			return err
@@ -191,7 +256,10 @@ func TestAnswersThatAreErrors(t *testing.T) {
 			_, err := a.Results(ctx, schemas.ResultsQuery{Batch: "c"})
 			return err
 		}, ""},
-		"broken broker": {func(ctx context.Context) error { _, err := a.Why(ctx, "c"); return err }, ""},
+		"broken broker": {func(ctx context.Context) error {
+			_, err := a.Why(ctx, schemas.WhyQuery{BatchRef: schemas.BatchRef{Ref: "c"}})
+			return err
+		}, ""},
 	} {
 		err := c.ask(t.Context())
 		if c.want == "" && !errors.Is(err, errStep) || c.want != "" && !fault.Is(err, c.want) {
@@ -202,14 +270,56 @@ func TestAnswersThatAreErrors(t *testing.T) {
 
 func TestOpenRefusesNamesThatAreNone(t *testing.T) {
 	t.Parallel()
-	w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}}
-	c, err := New(t.Context(), w, w, w.finish)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWorld()
+	c := mustControl(t, w)
 	for _, id := range []string{"", "a.b", "latest", "single"} {
 		if _, err := c.Open(t.Context(), schemas.Batch{ID: id}); !fault.Is(err, schemas.CodeBadRequest) || len(w.did) > 0 {
 			t.Errorf("%q: %v, %v", id, err, w.did)
 		}
 	}
+}
+
+// The world answers what Control asks the ledger.
+func (w *world) Batch(_ context.Context, ref string) (schemas.Summary, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s, ok := w.batches[ref]
+	if !ok {
+		return s, fault.New(schemas.CodeBatchNotFound, "no batch %q", ref)
+	}
+	return s, nil
+}
+
+func (w *world) library() *library {
+	return &library{results: w.results, counted: func(c schemas.Counts) schemas.Counts { return c }}
+}
+
+func (w *world) Batches(context.Context, int) ([]schemas.Summary, error) { return nil, nil }
+
+func (w *world) Codes(context.Context, string) (map[schemas.Code]int64, error) { return nil, nil }
+
+func (w *world) Results(ctx context.Context, q schemas.ResultsQuery) iter.Seq2[schemas.Result, error] {
+	return w.library().Results(ctx, q)
+}
+
+func (w *world) Count(ctx context.Context, id string, f schemas.ResultFilter) (int64, error) {
+	return w.library().Count(ctx, id, f)
+}
+
+func (w *world) Missing(context.Context, string, int) ([]int64, error) { return nil, nil }
+
+func (w *world) Events(context.Context, string, int) ([]schemas.BatchEvent, error) {
+	return w.events, nil
+}
+
+func (w *world) Letters(context.Context, schemas.LettersQuery) (schemas.LettersPage, error) {
+	return schemas.LettersPage{}, nil
+}
+
+func (w *world) LetterGroups(context.Context, schemas.LettersQuery) ([]schemas.LetterGroup, error) {
+	return nil, nil
+}
+
+func (w *world) Audit(context.Context, string) (kept, counted schemas.Counts, err error) {
+	return kept, counted, nil
 }

@@ -1,11 +1,14 @@
-// Package control is the life of a batch: it opens and seals batches, answers
-// questions about them and, after a crash, brings the broker back in step with
-// the ledger.
+// Package control is the life of a batch: it opens, seals, pauses, cancels and
+// copies batches, stops those of which too much fails, answers questions about
+// them and, after a crash, brings the broker back in step with the ledger.
 package control
 
 import (
 	"context"
+	"reflect"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
@@ -15,8 +18,14 @@ import (
 type Book interface {
 	Begin(ctx context.Context, b schemas.Batch) (schemas.Summary, error)
 	Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (schemas.Summary, error)
+	// Change records what decide makes of a batch, once for each id of an event;
+	// see collector.Book.
+	Change(ctx context.Context, id, eventID string, decide func(*schemas.Summary) (*schemas.BatchEvent, error)) (s schemas.Summary, changed bool, err error)
 	Active(ctx context.Context) ([]schemas.Summary, error)
 	Find(ctx context.Context, id string) (schemas.Summary, bool, error)
+	// Steer records what change makes of what holds for the fleet.
+	Steer(ctx context.Context, by schemas.Command, change func(*schemas.Steering) error) (schemas.Steering, error)
+	Steering(ctx context.Context) (schemas.Steering, error)
 }
 
 // Queue is the broker as the control role sees it.
@@ -27,31 +36,57 @@ type Queue interface {
 	Activated(ctx context.Context) ([]string, error)
 	// Retire removes a batch from the broker.
 	Retire(ctx context.Context, id string) error
+	// Settled says whether no message of the batch waits or is in a worker's hand,
+	// and all results that there are of it are recorded.
+	Settled(ctx context.Context, id string) (bool, error)
+	// SetSteering shows the workers what holds for the fleet.
+	SetSteering(ctx context.Context, s schemas.Steering) error
 }
 
 // Finish ends a batch if its results are complete.
 type Finish func(ctx context.Context, s schemas.Summary) error
 
-// Control opens and seals batches. It is safe for concurrent use.
+// Control steers batches. It is safe for concurrent use.
 type Control struct {
-	book   Book
-	queue  Queue
-	finish Finish
+	book    Book
+	queue   Queue
+	records Records
+	finish  Finish
+	log     zerolog.Logger
+	// Changed, if set before Run, is told of each batch that changed.
+	Changed func(schemas.Summary)
+	// single are the settings of the standing batch.
+	single schemas.Settings
+	copies copies
 }
 
 // New makes a control role and brings the broker in step with the ledger.
-func New(ctx context.Context, b Book, q Queue, f Finish) (*Control, error) {
-	c := &Control{book: b, queue: q, finish: f}
+func New(ctx context.Context, b Book, q Queue, r Records, f Finish, submit Submit, log zerolog.Logger) (*Control, error) {
+	c := &Control{book: b, queue: q, records: r, finish: f, log: log, Changed: func(schemas.Summary) {}, copies: copies{submit: submit, base: ctx, running: map[string]bool{}}}
 	return c, c.reconcile(ctx)
 }
 
-// Open opens a batch, or finds the one that has its id. The settings of a batch
-// that exists are kept.
+// Open opens a batch, or finds the one that has its id. What a batch that exists
+// is like is kept. One that comes as StatePaused is held until it is resumed.
 func (c *Control) Open(ctx context.Context, b schemas.Batch) (schemas.Summary, error) {
 	if err := schemas.CheckName(b.ID); err != nil {
 		return schemas.Summary{}, fault.New(schemas.CodeBadRequest, "batch: %w", err)
 	}
-	b.State, b.CreatedAt = schemas.StateOpen, time.Now().UTC()
+	if err := checkTerms(b.Terms); err != nil {
+		return schemas.Summary{}, err
+	}
+	return c.open(ctx, b)
+}
+
+func (c *Control) open(ctx context.Context, b schemas.Batch) (schemas.Summary, error) {
+	b.CreatedAt = time.Now().UTC()
+	b.Standing = schemas.Standing{By: b.Actor, Note: b.Note, Since: b.CreatedAt}
+	if b.State == schemas.StatePaused {
+		b.Reason = schemas.ReasonHeld
+	} else {
+		b.State = schemas.StateOpen
+		b.Reason = b.Resting()
+	}
 	s, err := c.book.Begin(ctx, b)
 	if err != nil || s.State.Final() {
 		return s, err
@@ -60,40 +95,68 @@ func (c *Control) Open(ctx context.Context, b schemas.Batch) (schemas.Summary, e
 }
 
 // Seal says that all requests of a batch are published. A batch whose results
-// are complete ends with it.
+// are complete ends with it. One that was cancelled meanwhile is given as it
+// ended, and what its producer has published since is removed.
 func (c *Control) Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (schemas.Summary, error) {
 	s, err := c.book.Seal(ctx, id, total, manifestSHA256)
-	if err != nil || s.State.Final() {
+	if err != nil {
 		return s, err
+	}
+	if s.State.Final() {
+		return s, c.queue.Retire(ctx, id)
 	}
 	if err := c.activate(ctx, s.Batch); err != nil {
 		return s, err
 	}
+	c.Changed(s)
 	return s, c.finish(ctx, s)
 }
 
-// activate shows a batch to the workers, unless it ends meanwhile.
+// activate shows a batch to the workers as it is recorded. Whoever changes it at
+// the same time shows it, too, and the older picture must not be the last one:
+// everybody looks again afterwards.
 func (c *Control) activate(ctx context.Context, b schemas.Batch) error {
-	if err := c.queue.Activate(ctx, b); err != nil {
-		return err
+	for {
+		shown := b
+		if b.ID == schemas.Single {
+			shown.Settings = c.single
+		}
+		if err := c.queue.Activate(ctx, shown); err != nil {
+			return err
+		}
+		s, found, err := c.book.Find(ctx, b.ID)
+		switch {
+		case err != nil || !found:
+			return err
+		case s.State.Final():
+			return c.queue.Retire(ctx, b.ID)
+		case reflect.DeepEqual(s.Batch, b):
+			return nil
+		}
+		b = s.Batch
 	}
-	s, found, err := c.book.Find(ctx, b.ID)
-	if err == nil && found && s.State.Final() {
-		return c.queue.Retire(ctx, b.ID)
-	}
-	return err
 }
 
 // reconcile mends what a crash between two steps left behind: batches that the
 // ledger has and the broker lacks, the other way round, and batches that are
 // complete and have not ended.
 func (c *Control) reconcile(ctx context.Context) error {
+	s, err := c.book.Steering(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.queue.SetSteering(ctx, s); err != nil {
+		return err
+	}
 	active, err := c.book.Active(ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range active {
 		if err := c.queue.Activate(ctx, s.Batch); err != nil {
+			return err
+		}
+		if err := c.judge(ctx, s); err != nil {
 			return err
 		}
 		if err := c.finish(ctx, s); err != nil {

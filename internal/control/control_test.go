@@ -3,12 +3,16 @@ package control
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"github.com/exhume/exhume/schemas"
@@ -24,7 +28,97 @@ type world struct {
 	fail    string // the step that fails
 	// onActivate happens while a batch is activated.
 	onActivate func(id string)
+
+	mu       sync.Mutex
+	as       map[string]schemas.Batch // what workers are shown
+	events   []schemas.BatchEvent
+	steering schemas.Steering
+	seen     schemas.Steering // by workers
+	settled  bool
+	results  []schemas.Result
+	copied   map[string][]schemas.Request
 }
+
+func newWorld(batches ...schemas.Summary) *world {
+	w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}, as: map[string]schemas.Batch{}, copied: map[string][]schemas.Request{}}
+	for _, s := range batches {
+		w.batches[s.ID] = s
+	}
+	return w
+}
+
+func (w *world) control(t *testing.T) (*Control, error) {
+	t.Helper()
+	return New(t.Context(), w, w, w, w.finish, w.submit, zerolog.Nop())
+}
+
+func mustControl(t *testing.T, w *world) *Control {
+	t.Helper()
+	c, err := w.control(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.copies.wait)
+	return c
+}
+
+func (w *world) submit(ctx context.Context, c *Control, b schemas.Batch, items iter.Seq2[schemas.Request, error], total int64) error {
+	var all []schemas.Request
+	for r, err := range items {
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	w.mu.Lock()
+	w.copied[b.ID] = all
+	w.mu.Unlock()
+	_, err := c.Seal(ctx, b.ID, total, "")
+	return err
+}
+
+func (w *world) Change(
+	_ context.Context, id, eventID string, decide func(*schemas.Summary) (*schemas.BatchEvent, error),
+) (schemas.Summary, bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.batches[id]
+	for _, e := range w.events {
+		if eventID != "" && e.ID == eventID {
+			return s, false, nil
+		}
+	}
+	e, err := decide(&s)
+	if err != nil || e == nil {
+		return w.batches[id], false, err
+	}
+	e.ID = eventID
+	w.events = append(w.events, *e)
+	w.batches[id] = s
+	return s, true, w.do("change " + id)
+}
+
+func (w *world) Steer(_ context.Context, _ schemas.Command, change func(*schemas.Steering) error) (schemas.Steering, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := change(&w.steering)
+	return w.steering, err
+}
+
+func (w *world) Steering(context.Context) (schemas.Steering, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.steering, nil
+}
+
+func (w *world) SetSteering(_ context.Context, s schemas.Steering) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen = s
+	return nil
+}
+
+func (w *world) Settled(context.Context, string) (bool, error) { return w.settled, nil }
 
 var errStep = errors.New("step failed")
 
@@ -37,6 +131,8 @@ func (w *world) do(step string) error {
 }
 
 func (w *world) Begin(_ context.Context, b schemas.Batch) (schemas.Summary, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if s, ok := w.batches[b.ID]; ok {
 		return s, nil
 	}
@@ -45,15 +141,20 @@ func (w *world) Begin(_ context.Context, b schemas.Batch) (schemas.Summary, erro
 }
 
 func (w *world) Seal(_ context.Context, id string, total int64, _ string) (schemas.Summary, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	s := w.batches[id]
 	if !s.State.Final() {
-		s.State, s.Total = schemas.StateRunning, total
+		s.Total, s.SealedAt = total, time.Unix(1, 0)
+		s.Apply(schemas.ChangeSeal, schemas.Standing{}, time.Unix(1, 0))
 		w.batches[id] = s
 	}
 	return s, w.do("seal " + id)
 }
 
 func (w *world) Active(context.Context) (out []schemas.Summary, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(w.batches)) {
 		if !w.batches[id].State.Final() {
 			out = append(out, w.batches[id])
@@ -63,15 +164,19 @@ func (w *world) Active(context.Context) (out []schemas.Summary, err error) {
 }
 
 func (w *world) Find(_ context.Context, id string) (schemas.Summary, bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	s, ok := w.batches[id]
 	return s, ok, nil
 }
 
 func (w *world) Activate(_ context.Context, b schemas.Batch) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.onActivate != nil {
 		w.onActivate(b.ID)
 	}
-	w.shown[b.ID] = true
+	w.shown[b.ID], w.as[b.ID] = true, b
 	return w.do("activate " + b.ID)
 }
 
@@ -80,13 +185,17 @@ func (w *world) Activated(context.Context) ([]string, error) {
 }
 
 func (w *world) Retire(_ context.Context, id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	delete(w.shown, id)
 	return w.do("retire " + id)
 }
 
 func (w *world) finish(_ context.Context, s schemas.Summary) error {
-	if s.State == schemas.StateRunning && s.Open() == 0 {
-		s.State = s.Counts.EndState()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.Complete() {
+		s.Apply(schemas.ChangeComplete, schemas.Standing{}, time.Unix(2, 0))
 		w.batches[s.ID] = s
 		delete(w.shown, s.ID)
 		return w.do("finish " + s.ID)
@@ -95,7 +204,11 @@ func (w *world) finish(_ context.Context, s schemas.Summary) error {
 }
 
 func summary(id string, state schemas.State, total, done int64) schemas.Summary {
-	return schemas.Summary{Batch: schemas.Batch{ID: id, State: state, Total: total}, Counts: schemas.Counts{Restored: done}}
+	s := schemas.Summary{Batch: schemas.Batch{ID: id, State: state, Total: total}, Counts: schemas.Counts{Restored: done}}
+	if state != schemas.StateOpen {
+		s.SealedAt = time.Unix(1, 0)
+	}
+	return s
 }
 
 func TestReconcile(t *testing.T) {
@@ -121,28 +234,23 @@ func TestReconcile(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}}
-			for _, s := range c.batches {
-				w.batches[s.ID] = s
-			}
+			w := newWorld(c.batches...)
 			for _, id := range c.shown {
 				w.shown[id] = true
 			}
-			if _, err := New(t.Context(), w, w, w.finish); err != nil {
+			if _, err := w.control(t); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(c.want, w.did); diff != "" {
 				t.Error(diff)
 			}
 			for _, step := range c.want { // every failure comes out
-				fw := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}, fail: step}
-				for _, s := range c.batches {
-					fw.batches[s.ID] = s
-				}
+				fw := newWorld(c.batches...)
+				fw.fail = step
 				for _, id := range c.shown {
 					fw.shown[id] = true
 				}
-				if _, err := New(t.Context(), fw, fw, fw.finish); !errors.Is(err, errStep) {
+				if _, err := fw.control(t); !errors.Is(err, errStep) {
 					t.Errorf("%s fails: got error %v", step, err)
 				}
 			}
@@ -152,8 +260,8 @@ func TestReconcile(t *testing.T) {
 
 func TestOpenAndSeal(t *testing.T) {
 	t.Parallel()
-	w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}}
-	c, err := New(t.Context(), w, w, w.finish)
+	w := newWorld()
+	c, err := w.control(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +279,7 @@ func TestOpenAndSeal(t *testing.T) {
 	if s, err = c.Seal(t.Context(), "b", 0, ""); err != nil || !s.State.Final() {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if did := strings.Join(w.did[before:], ","); did != "seal b" {
+	if did := strings.Join(w.did[before:], ","); did != "seal b,retire b" {
 		t.Errorf("an ended batch: %s", did)
 	}
 }
@@ -179,8 +287,8 @@ func TestOpenAndSeal(t *testing.T) {
 // A batch that ends while it is shown again does not stay.
 func TestBatchEndsWhileItIsOpened(t *testing.T) {
 	t.Parallel()
-	w := &world{batches: map[string]schemas.Summary{"b": summary("b", schemas.StateRunning, 2, 1)}, shown: map[string]bool{}}
-	c, err := New(t.Context(), w, w, w.finish)
+	w := newWorld(summary("b", schemas.StateRunning, 2, 1))
+	c, err := w.control(t)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,6 @@ func (c *Control) Stand(ctx context.Context, s schemas.Settings) error {
 	if err != nil {
 		return err
 	}
-	b := standing.Batch
-	b.Settings = s // they may have changed since it was opened
-	return c.queue.Activate(ctx, b)
+	c.single = s // they may have changed since it was opened
+	return c.activate(ctx, standing.Batch)
 }

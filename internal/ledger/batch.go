@@ -13,7 +13,7 @@ import (
 
 // batchColumns are the columns that scanBatch reads, in its order.
 const batchColumns = `no, id, state, root, overwrite, mode, actor, manifest, manifest_sha256, archive, total,
-	created_at, sealed_at, ended_at, restored, unchanged, failed, skipped, cancelled, bytes`
+	created_at, sealed_at, ended_at, restored, unchanged, failed, skipped, cancelled, bytes, control`
 
 // batchRow is a batch and its number, the key of its results.
 type batchRow struct {
@@ -24,11 +24,15 @@ type batchRow struct {
 func scanBatch(scan func(...any) error) (batchRow, error) {
 	var b batchRow
 	var created, sealed, ended *int64
+	var control string
 	err := scan(&b.no, &b.ID, (*string)(&b.State), &b.Settings.Root, (*string)(&b.Settings.Overwrite), &b.Settings.Mode,
 		&b.Actor, &b.Manifest, &b.ManifestSHA256, &b.Archive, &b.Total, &created, &sealed, &ended,
-		&b.Counts.Restored, &b.Counts.Unchanged, &b.Counts.Failed, &b.Counts.Skipped, &b.Counts.Cancelled, &b.Counts.Bytes)
+		&b.Counts.Restored, &b.Counts.Unchanged, &b.Counts.Failed, &b.Counts.Skipped, &b.Counts.Cancelled, &b.Counts.Bytes, &control)
+	if err != nil {
+		return b, err
+	}
 	b.CreatedAt, b.SealedAt, b.EndedAt = instant(created), instant(sealed), instant(ended)
-	return b, err
+	return b, setControl(&b.Batch, control)
 }
 
 // nanos is how a time is stored, nil for none.
@@ -74,18 +78,13 @@ func (l *Ledger) Create(ctx context.Context, b schemas.Batch, note Note) (s sche
 		b.State = schemas.StateOpen
 	}
 	err = l.inTx(ctx, func(t tx) error {
-		n, err := t.exec(ctx, `INSERT INTO batch (id, state, root, overwrite, mode, actor, manifest, manifest_sha256,
-			archive, total, created_at, sealed_at, ended_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT DO NOTHING`,
-			b.ID, string(b.State), b.Settings.Root, string(b.Settings.Overwrite), b.Settings.Mode, b.Actor, b.Manifest, b.ManifestSHA256,
-			b.Archive, b.Total, nanos(b.CreatedAt), nanos(b.SealedAt), nanos(b.EndedAt))
+		row, fresh, err := insertBatch(ctx, t, b)
 		if err != nil {
 			return fmt.Errorf("create batch %s: %w", b.ID, err)
 		}
-		created = n == 1
-		row, err := batchByID(ctx, t, b.ID, "")
-		s = row.Summary
-		if err != nil || !created || note == nil {
-			return err
+		s, created = row.Summary, fresh
+		if !created || note == nil {
+			return nil
 		}
 		pos, err := note(s)
 		if err != nil {
@@ -96,9 +95,39 @@ func (l *Ledger) Create(ctx context.Context, b schemas.Batch, note Note) (s sche
 	return s, created && err == nil, err
 }
 
-// Seal gives an open batch its total and its manifest's digest, and sets it
-// running. Sealing it again with the same figures changes nothing; with others
-// it is an error, and so is a total that leaves out items with results.
+// insertBatch inserts the batch and the event that it was opened, unless its id
+// is there, and gives the batch that is there then.
+func insertBatch(ctx context.Context, t tx, b schemas.Batch) (row batchRow, fresh bool, err error) {
+	text, err := controlText(&b)
+	if err != nil {
+		return row, false, err
+	}
+	n, err := t.exec(ctx, `INSERT INTO batch (id, state, root, overwrite, mode, actor, manifest, manifest_sha256,
+		archive, total, created_at, sealed_at, ended_at, control) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+		ON CONFLICT DO NOTHING`,
+		b.ID, string(b.State), b.Settings.Root, string(b.Settings.Overwrite), b.Settings.Mode, b.Actor, b.Manifest, b.ManifestSHA256,
+		b.Archive, b.Total, nanos(b.CreatedAt), nanos(b.SealedAt), nanos(b.EndedAt), text)
+	if err != nil {
+		return row, false, err
+	}
+	row, err = batchByID(ctx, t, b.ID, "")
+	if err != nil || n == 0 {
+		return row, false, err
+	}
+	return row, true, addEvent(ctx, t, row.no, &schemas.BatchEvent{
+		ID: ownID(b.ID, schemas.ChangeOpen), Batch: b.ID, Change: schemas.ChangeOpen, To: b.State, Reason: b.Reason,
+		By: b.Actor, Note: b.Note, At: row.CreatedAt,
+	})
+}
+
+// Seal gives a batch its total and its manifest's digest. Sealing it again with
+// the same figures changes nothing; with others it is an error, and so is a total
+// that leaves out items with results.
+//
+// A producer does not know that its batch was cancelled or aborted meanwhile, and
+// whoever did that may have sealed it with what had been published by then. So
+// sealing such a batch when it has ended, or has been sealed, changes nothing,
+// whatever the figures, and gives the batch: its state says it all.
 func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA256 string, at time.Time) (s schemas.Summary, err error) {
 	err = l.inTx(ctx, func(t tx) error {
 		b, err := batchByID(ctx, t, id, l.db.dialect().lockRow)
@@ -106,10 +135,12 @@ func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA25
 			return err
 		}
 		s = b.Summary
+		sealed := !b.SealedAt.IsZero()
+		stopped := b.State == schemas.StateCancelled || b.State == schemas.StateAborted
 		switch {
-		case !b.SealedAt.IsZero() && b.Total == total && b.ManifestSHA256 == manifestSHA256:
+		case stopped, sealed && b.Stopping(), sealed && b.Total == total && b.ManifestSHA256 == manifestSHA256:
 			return nil
-		case !b.SealedAt.IsZero():
+		case sealed:
 			return fmt.Errorf("batch %s is sealed with %d items of manifest %q, not with %d of %q; submit the other manifest as another batch",
 				id, b.Total, b.ManifestSHA256, total, manifestSHA256)
 		case b.State.Final():
@@ -125,10 +156,9 @@ func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA25
 		if !errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("seal batch %s: %w", id, err)
 		}
-		b, err = scanBatch(t.queryRow(ctx, `UPDATE batch SET state = $1, total = $2, manifest_sha256 = $3, sealed_at = $4
-			WHERE no = $5 RETURNING `+batchColumns, string(schemas.StateRunning), total, manifestSHA256, nanos(at), b.no).Scan)
-		if err != nil {
-			return fmt.Errorf("seal batch %s: %w", id, err)
+		b.Total, b.ManifestSHA256, b.SealedAt = total, manifestSHA256, at
+		if err := b.apply(ctx, t, schemas.ChangeSeal, at); err != nil {
+			return err
 		}
 		s = b.Summary
 		return nil
@@ -136,11 +166,22 @@ func (l *Ledger) Seal(ctx context.Context, id string, total int64, manifestSHA25
 	return s, err
 }
 
-// End ends batches together and gives those that it ended. For each that has not
-// ended yet, state says the final state, or nothing to leave it as it is. They
-// are noted together, as Note does, in the order of their ids. Of several
-// processes that end a batch at once, one does.
-func (l *Ledger) End(ctx context.Context, ids []string, state func(schemas.Summary) schemas.State, at time.Time,
+// apply brings a batch, which is locked, to the state that a change leads to
+// which happens once, and keeps that and all that was changed of the batch.
+func (b *batchRow) apply(ctx context.Context, t tx, on schemas.Change, at time.Time) error {
+	e, ok := b.Apply(on, schemas.Standing{}, at)
+	if !ok {
+		return fmt.Errorf("%s batch %s: a batch that is %s does not allow that", on, b.ID, b.State)
+	}
+	e.ID = ownID(b.ID, on)
+	return b.keep(ctx, t, &e)
+}
+
+// End ends batches together and gives those that it ended: those that have not
+// ended yet and of which ready says that their results are complete. They are
+// noted together, as Note does, in the order of their ids. Of several processes
+// that end a batch at once, one does.
+func (l *Ledger) End(ctx context.Context, ids []string, ready func(schemas.Summary) bool, at time.Time,
 	note func([]schemas.Summary) (schemas.EvidencePosition, error)) (ended []schemas.Summary, err error) {
 	err = l.inTx(ctx, func(t tx) error {
 		// Everybody locks in the order of the ids.
@@ -149,20 +190,11 @@ func (l *Ledger) End(ctx context.Context, ids []string, state func(schemas.Summa
 			if err != nil {
 				return err
 			}
-			if b.State.Final() {
+			if b.State.Final() || !ready(b.Summary) {
 				continue
 			}
-			to := state(b.Summary)
-			if to == "" {
-				continue
-			}
-			if !to.Final() {
-				return fmt.Errorf("batch %s cannot end in the state %q", id, to)
-			}
-			b, err = scanBatch(t.queryRow(ctx, `UPDATE batch SET state = $1, ended_at = $2 WHERE no = $3 RETURNING `+batchColumns,
-				string(to), nanos(at), b.no).Scan)
-			if err != nil {
-				return fmt.Errorf("end batch %s: %w", id, err)
+			if err := b.apply(ctx, t, schemas.ChangeComplete, at); err != nil {
+				return err
 			}
 			ended = append(ended, b.Summary)
 		}

@@ -78,17 +78,27 @@ func mustCreate(t testing.TB, l *Ledger, ids ...string) {
 }
 
 // end ends one batch, and gives it as it is then.
-func end(ctx context.Context, l *Ledger, id string, state schemas.State, at time.Time, note Note) (s schemas.Summary, ended bool, err error) {
+func end(ctx context.Context, l *Ledger, id string, at time.Time, note Note) (s schemas.Summary, ended bool, err error) {
 	var notes func([]schemas.Summary) (schemas.EvidencePosition, error)
 	if note != nil {
 		notes = func(ended []schemas.Summary) (schemas.EvidencePosition, error) { return note(ended[0]) }
 	}
-	all, err := l.End(ctx, []string{id}, func(schemas.Summary) schemas.State { return state }, at, notes)
+	all, err := l.End(ctx, []string{id}, func(schemas.Summary) bool { return true }, at, notes)
 	if err != nil {
 		return s, false, err
 	}
 	s, _, err = l.Find(ctx, id)
 	return s, len(all) == 1, err
+}
+
+// mustSeal seals batches with a number of items.
+func mustSeal(t testing.TB, l *Ledger, total int64, ids ...string) {
+	t.Helper()
+	for _, id := range ids {
+		if _, err := l.Seal(context.Background(), id, total, "", at(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func sampleResult(batch string, index int64) schemas.Result {
@@ -121,9 +131,9 @@ func indexes(results []schemas.Result) []int64 {
 // mustAudit checks that the batch's counts are those of its results and gives them.
 func mustAudit(t testing.TB, r *Reader, id string) schemas.Counts {
 	t.Helper()
-	counted, err := r.Audit(context.Background(), id)
-	if err != nil {
-		t.Fatal(err)
+	kept, counted, err := r.Audit(context.Background(), id)
+	if err != nil || kept != counted {
+		t.Fatalf("batch %s has results %+v, but counts %+v (%v)", id, counted, kept, err)
 	}
 	return counted
 }

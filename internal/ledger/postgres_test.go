@@ -132,7 +132,7 @@ func TestAServerThatIsAway(t *testing.T) {
 	mustRecord(t, l, &n, sampleResults("b1", 0, 10))
 	ask := map[string]func(context.Context) error{
 		"Find":        func(ctx context.Context) error { _, _, err := l.Find(ctx, "b1"); return err },
-		"Audit":       func(ctx context.Context) error { _, err := l.Audit(ctx, "b1"); return err },
+		"Audit":       func(ctx context.Context) error { _, _, err := l.Audit(ctx, "b1"); return err },
 		"SetPosition": func(ctx context.Context) error { return l.SetPosition(ctx, n.position()) },
 		"Record": func(ctx context.Context) error {
 			_, err := l.Record(ctx, sampleResults("b1", 5, 10), n.note)
@@ -199,8 +199,11 @@ func TestPagesAreReadAlongAnIndex(t *testing.T) {
 		}
 		mustRecord(t, l, &notebook{}, results)
 	}
-	for _, f := range []Filter{{}, {Outcome: schemas.OutcomeFailed}, {Outcome: schemas.OutcomeUnchanged}, {Code: schemas.CodeInternal}} {
-		statement, args := f.query(l.db.dialect())
+	for _, f := range []schemas.ResultFilter{
+		{}, {Outcomes: only(schemas.OutcomeFailed)}, {Outcomes: only(schemas.OutcomeUnchanged)}, {Code: schemas.CodeInternal},
+		{Outcomes: []schemas.Outcome{schemas.OutcomeFailed, schemas.OutcomeSkipped}, Since: at(1), Message: "m"},
+	} {
+		statement, args := Filter{ResultFilter: f}.query(l.db.dialect())
 		err := l.db.inOrder(t.Context(), func(q querier) error {
 			found, err := q.query(t.Context(), `EXPLAIN `+statement, append([]any{int64(1), int64(0)}, args...)...)
 			if err != nil {

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/exhume/exhume/schemas"
 )
 
 const (
 	resultColumns = `idx, tombstone, output, actor, labels, outcome, code, detail, attempts, item, repo, path,
-	sha256, size, target, worker, finished_at, queue_ms, read_ms, decode_ms, write_ms, total_ms`
+	sha256, size, target, worker, finished_at, queue_ms, read_ms, decode_ms, write_ms, total_ms, history`
 	insertColumns = `batch_no, ` + resultColumns
 )
 
@@ -20,6 +21,7 @@ const (
 type resultRow struct {
 	batchNo int64
 	labels  string // JSON, or empty
+	history string // likewise
 	*schemas.Result
 }
 
@@ -27,7 +29,7 @@ type resultRow struct {
 func (r resultRow) values(args []any) []any {
 	return append(args, r.batchNo, r.Index, r.Tombstone, r.Output, r.Actor, r.labels, string(r.Outcome), string(r.Code), r.Detail,
 		int64(r.Attempts), r.Item, r.Repo, r.Path, r.SHA256, r.Size, r.Target, r.Worker, nanos(r.FinishedAt),
-		r.Durations.Queue, r.Durations.Read, r.Durations.Decode, r.Durations.Write, r.Durations.Total)
+		r.Durations.Queue, r.Durations.Read, r.Durations.Decode, r.Durations.Write, r.Durations.Total, r.history)
 }
 
 // Recorded is what Record did.
@@ -43,7 +45,7 @@ type Recorded struct {
 }
 
 // Record adds those of the results whose (batch, index) has none yet, counts
-// them, hands them to note in the order given, and keeps the position that note
+// them, sets batches running whose first results they are, hands them to note in the order given, and keeps the position that note
 // returns: all of it or, on an error, nothing. The results may be of several
 // batches, also of ended ones, and may repeat each other. When none is new, note
 // is not called; it may be nil. Its error comes back as it is.
@@ -104,11 +106,11 @@ func (r *recording) add(ctx context.Context, results []schemas.Result) error {
 			r.strays = append(r.strays, results[i])
 			continue
 		}
-		labels, err := labelText(results[i].Labels)
+		row, err := newRow(b.no, &results[i])
 		if err != nil {
 			return err
 		}
-		rows = append(rows, resultRow{b.no, labels, &results[i]})
+		rows = append(rows, row)
 	}
 	r.fresh = make([]resultRow, 0, len(rows))
 	if err := r.tx.insert(ctx, rows, r.keep); err != nil {
@@ -117,11 +119,21 @@ func (r *recording) add(ctx context.Context, results []schemas.Result) error {
 	return r.count(ctx)
 }
 
-func labelText(labels map[string]string) (string, error) {
-	if len(labels) == 0 {
-		return "", nil
+func newRow(batchNo int64, r *schemas.Result) (row resultRow, err error) {
+	row = resultRow{batchNo: batchNo, Result: r}
+	if len(r.Labels) > 0 {
+		if row.labels, err = jsonText(r.Labels); err != nil {
+			return row, err
+		}
 	}
-	text, err := json.Marshal(labels)
+	if len(r.History) > 0 {
+		row.history, err = jsonText(r.History)
+	}
+	return row, err
+}
+
+func jsonText(v any) (string, error) {
+	text, err := json.Marshal(v)
 	return string(text), err
 }
 
@@ -189,6 +201,11 @@ func (r *recording) count(ctx context.Context) error {
 			return err
 		}
 		b.Counts.Plus(d)
+		if _, begins := b.Next(schemas.ChangeBegin); begins {
+			if err := b.apply(ctx, r.tx, schemas.ChangeBegin, time.Now().UTC()); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -195,15 +195,17 @@ func TestEndedBatchesStillTakeNewResults(t *testing.T) {
 	onBoth(t, func(t *testing.T, k kind) {
 		l := k.open(t)
 		mustCreate(t, l, "b1")
-		if _, _, err := end(t.Context(), l, "b1", schemas.StateFailed, at(5), nil); err != nil {
+		mustSeal(t, l, 3, "b1")
+		if _, _, err := end(t.Context(), l, "b1", at(5), nil); err != nil {
 			t.Fatal(err)
 		}
 		var n notebook
 		mustRecord(t, l, &n, sampleResults("b1", 0, 3))
 		rec := mustRecord(t, l, &n, sampleResults("b1", 0, 3))
-		if rec.Fresh != 0 || rec.Batches[0].Counts.Restored != 3 || rec.Batches[0].State != schemas.StateFailed {
+		if rec.Fresh != 0 || rec.Batches[0].Counts.Restored != 3 || rec.Batches[0].State != schemas.StateSucceeded {
 			t.Errorf("got %+v", rec)
 		}
+		wantEvents(t, l.Reader, "b1", "open open", "seal sealed", "complete succeeded")
 	})
 }
 
@@ -244,7 +246,7 @@ func TestAuditNoticesWrongCounts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := l.Audit(t.Context(), "b1"); err == nil {
+			if kept, counted, err := l.Audit(t.Context(), "b1"); err != nil || kept == counted {
 				t.Errorf("%s: the audit found nothing", damage)
 			}
 		}

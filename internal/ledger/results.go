@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"iter"
 
 	"github.com/exhume/exhume/schemas"
@@ -13,37 +12,6 @@ import (
 // held open, so that a slow consumer does not keep the write-ahead log from
 // being emptied.
 const pageSize = 500
-
-// unhappy is the condition of the index result_unhappy, word for word.
-const unhappy = ` AND outcome NOT IN ('restored', 'unchanged')`
-
-// Filter says which results of a batch are wanted; empty fields allow all.
-type Filter struct {
-	Outcome schemas.Outcome
-	// Code is the error code; only items that were not restored have one.
-	Code schemas.Code
-	// From is the first index.
-	From int64
-}
-
-// query gives the statement for one page; its parameters are the batch's
-// number, the first index, then those in args.
-func (f Filter) query(d dialect) (statement string, args []any) {
-	from, where := "result", ""
-	only := func(column, value string) {
-		if value != "" {
-			args = append(args, value)
-			where += fmt.Sprintf(` AND %s = $%d`, column, len(args)+2)
-		}
-	}
-	only("outcome", string(f.Outcome))
-	only("code", string(f.Code))
-	if f.Code != "" || (f.Outcome != "" && f.Outcome != schemas.OutcomeRestored && f.Outcome != schemas.OutcomeUnchanged) {
-		from, where = d.unhappy, where+unhappy
-	}
-	return fmt.Sprintf(`SELECT %s FROM %s WHERE batch_no = $1 AND idx >= $2%s ORDER BY idx LIMIT %d`,
-		resultColumns, from, where, pageSize), args
-}
 
 // Results gives the batch's results in the order of their indexes, reading a
 // page at a time: it takes the same memory for ten and for millions and does not
@@ -56,19 +24,39 @@ func (r *Reader) Results(ctx context.Context, id string, f Filter) iter.Seq2[sch
 			yield(schemas.Result{}, r.named(err))
 			return
 		}
+		for res, err := range r.results(ctx, r.db.inOrder, b.no, id, f) {
+			if !yield(res, r.named(err)) {
+				return
+			}
+		}
+	}
+}
+
+// results gives the results of the batch with this number and id. Each page is
+// read inside inOrder; see database.
+func (r *Reader) results(ctx context.Context, inOrder func(context.Context, func(querier) error) error,
+	no int64, id string, f Filter) iter.Seq2[schemas.Result, error] {
+	return func(yield func(schemas.Result, error) bool) {
 		statement, args := f.query(r.db.dialect())
 		for next := f.From; ; {
-			page, err := r.readPage(ctx, statement, append([]any{b.no, next}, args...))
+			var page []schemas.Result
+			err := inOrder(ctx, func(q querier) (err error) {
+				page, err = readResults(ctx, q, statement, append([]any{no, next}, args...))
+				return err
+			})
 			if err != nil {
-				yield(schemas.Result{}, r.named(err))
+				yield(schemas.Result{}, err)
 				return
 			}
 			for _, res := range page {
+				next = res.Index + 1
+				if !f.matches(res.Detail) {
+					continue
+				}
 				res.Batch = id
 				if !yield(res, nil) {
 					return
 				}
-				next = res.Index + 1
 			}
 			if len(page) < pageSize {
 				return
@@ -77,39 +65,41 @@ func (r *Reader) Results(ctx context.Context, id string, f Filter) iter.Seq2[sch
 	}
 }
 
-func (r *Reader) readPage(ctx context.Context, statement string, args []any) (page []schemas.Result, err error) {
-	err = r.db.inOrder(ctx, func(q querier) error {
-		found, err := q.query(ctx, statement, args...)
+func readResults(ctx context.Context, q querier, statement string, args []any) (page []schemas.Result, err error) {
+	found, err := q.query(ctx, statement, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = found.Close() }()
+	for found.Next() {
+		res, err := scanResult(found)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		defer func() { _ = found.Close() }()
-		for found.Next() {
-			res, err := scanResult(found)
-			if err != nil {
-				return err
-			}
-			page = append(page, res)
-		}
-		return found.Err()
-	})
-	return page, err
+		page = append(page, res)
+	}
+	return page, found.Err()
 }
 
 // scanResult reads resultColumns; the batch's id is not among them.
 func scanResult(found row) (schemas.Result, error) {
 	var r schemas.Result
-	var labels string
+	var labels, history string
 	var finished *int64
 	err := found.Scan(&r.Index, &r.Tombstone, &r.Output, &r.Actor, &labels, (*string)(&r.Outcome), (*string)(&r.Code), &r.Detail, &r.Attempts,
 		&r.Item, &r.Repo, &r.Path, &r.SHA256, &r.Size, &r.Target, &r.Worker, &finished,
-		&r.Durations.Queue, &r.Durations.Read, &r.Durations.Decode, &r.Durations.Write, &r.Durations.Total)
+		&r.Durations.Queue, &r.Durations.Read, &r.Durations.Decode, &r.Durations.Write, &r.Durations.Total, &history)
 	if err != nil {
 		return r, err
 	}
 	r.FinishedAt = instant(finished)
 	if labels != "" {
-		err = json.Unmarshal([]byte(labels), &r.Labels)
+		if err := json.Unmarshal([]byte(labels), &r.Labels); err != nil {
+			return r, err
+		}
+	}
+	if history != "" {
+		err = json.Unmarshal([]byte(history), &r.History)
 	}
 	return r, err
 }

@@ -3,7 +3,9 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,6 +33,7 @@ func TestAResultComesBackAsItWasRecorded(t *testing.T) {
 		full.Labels = map[string]string{"ticket": "T-1", "ünï\"": "\x00日本"}
 		full.Outcome, full.Code, full.Detail, full.Attempts = schemas.OutcomeFailed, schemas.CodeDecodeFailed, "it's \"bad\"\n", 5
 		full.Size = math.MaxInt64
+		full.History = []schemas.Attempt{{At: at(1), Worker: "w1", Code: schemas.CodeArchiveBusy, Detail: "busy \"\x00"}, {At: at(2), Worker: "w2"}}
 		odd := schemas.Result{Request: schemas.Request{Batch: "b1", Index: math.MaxInt64, Tombstone: "a\xffb\x00c"}, Outcome: "odd"}
 		bare := schemas.Result{Request: schemas.Request{Batch: "b1", Index: 4}, Outcome: schemas.OutcomeSkipped}
 		want := []schemas.Result{full, bare, odd}
@@ -54,6 +57,7 @@ func mixed(t testing.TB, k kind) (*Ledger, []schemas.Result) {
 			results[i].Outcome, results[i].Code = schemas.OutcomeFailed, schemas.CodeDecodeFailed
 		case i%6 == 3:
 			results[i].Outcome, results[i].Code = schemas.OutcomeFailed, schemas.CodePathRefused
+			results[i].Detail = fmt.Sprintf("open /data/%d: permission denied", i)
 		case i == 1000:
 			results[i].Outcome, results[i].Code = schemas.OutcomeSkipped, schemas.CodePathRefused
 		case i%5 == 0:
@@ -71,32 +75,49 @@ func mixed(t testing.TB, k kind) (*Ledger, []schemas.Result) {
 func TestResultsAreFilteredAndInOrder(t *testing.T) {
 	onBoth(t, func(t *testing.T, k kind) {
 		l, results := mixed(t, k)
+		every := func(f schemas.ResultFilter) Filter { return Filter{ResultFilter: f} }
+		outcomes := func(o ...schemas.Outcome) schemas.ResultFilter { return schemas.ResultFilter{Outcomes: o} }
+		refused := schemas.ResultFilter{Code: schemas.CodePathRefused}
+		failedRefused := schemas.ResultFilter{Outcomes: only(schemas.OutcomeFailed), Code: schemas.CodePathRefused}
 		for _, f := range []Filter{
 			{},
 			{From: 1200},
 			{From: 1500},
-			{Outcome: schemas.OutcomeRestored},
-			{Outcome: schemas.OutcomeUnchanged, From: 7},
-			{Outcome: schemas.OutcomeFailed},
-			{Outcome: schemas.OutcomeSkipped},
-			{Outcome: schemas.OutcomeCancelled},
-			{Code: schemas.CodePathRefused},
-			{Outcome: schemas.OutcomeFailed, Code: schemas.CodePathRefused, From: 100},
-			{Outcome: schemas.OutcomeRestored, Code: schemas.CodePathRefused},
-			{Code: "none"},
+			every(outcomes(schemas.OutcomeRestored)),
+			{outcomes(schemas.OutcomeUnchanged), 7},
+			every(outcomes(schemas.OutcomeFailed)),
+			every(outcomes(schemas.OutcomeSkipped)),
+			every(outcomes(schemas.OutcomeCancelled)),
+			every(outcomes(schemas.OutcomeFailed, schemas.OutcomeSkipped)),
+			every(outcomes(schemas.OutcomeFailed, schemas.OutcomeUnchanged)),
+			every(refused),
+			{failedRefused, 100},
+			every(schemas.ResultFilter{Outcomes: only(schemas.OutcomeRestored), Code: schemas.CodePathRefused}),
+			every(schemas.ResultFilter{Code: "none"}),
+			every(schemas.ResultFilter{Since: at(700)}),
+			{schemas.ResultFilter{Since: at(700), Code: schemas.CodeDecodeFailed}, 800},
+			every(schemas.ResultFilter{Message: "open <path>: permission denied"}),
+			{schemas.ResultFilter{Message: "open <path>: permission denied", Outcomes: only(schemas.OutcomeFailed), Since: at(3)}, 1},
+			every(schemas.ResultFilter{Message: "open"}),
 		} {
 			var want []int64
 			for _, r := range results {
-				if (f.Outcome == "" || r.Outcome == f.Outcome) && (f.Code == "" || r.Code == f.Code) && r.Index >= f.From {
+				if (len(f.Outcomes) == 0 || slices.Contains(f.Outcomes, r.Outcome)) && (f.Code == "" || r.Code == f.Code) && r.Index >= f.From &&
+					!r.FinishedAt.Before(f.Since) && (f.Message == "" || schemas.Normalise(r.Detail) == f.Message) {
 					want = append(want, r.Index)
 				}
 			}
 			if diff := cmp.Diff(want, indexes(collect(t, l.Reader, "b1", f))); diff != "" {
 				t.Errorf("%+v: %s", f, diff)
 			}
+			if n, err := l.Count(t.Context(), "b1", f); err != nil || n != int64(len(want)) {
+				t.Errorf("%+v: counted %d, %v; want %d", f, n, err, len(want))
+			}
 		}
 	})
 }
+
+func only(o schemas.Outcome) []schemas.Outcome { return []schemas.Outcome{o} }
 
 func TestResultsHoldNothingOpen(t *testing.T) {
 	onBoth(t, func(t *testing.T, k kind) {
@@ -187,15 +208,20 @@ func TestMissing(t *testing.T) {
 func TestQuestionsAboutUnknownBatches(t *testing.T) {
 	onBoth(t, func(t *testing.T, k kind) {
 		l := k.open(t)
-		_, audit := l.Audit(t.Context(), "nowhere")
+		_, _, audit := l.Audit(t.Context(), "nowhere")
+		_, count := l.Count(t.Context(), "nowhere", Filter{})
+		_, events := l.Events(t.Context(), "nowhere", 0)
+		_, letters := l.Letters(t.Context(), schemas.LettersQuery{Batch: "nowhere"})
+		_, groups := l.LetterGroups(t.Context(), schemas.LettersQuery{Batch: "nowhere"})
+		_, _, change := l.Change(t.Context(), "nowhere", "c", nil, nil)
 		_, missing := l.Missing(t.Context(), "nowhere", 1)
 		_, codes := l.Codes(t.Context(), "nowhere")
-		errs := []error{audit, missing, codes}
+		errs := []error{audit, count, events, letters, groups, change, missing, codes}
 		for _, err := range l.Results(t.Context(), "nowhere", Filter{}) {
 			errs = append(errs, err)
 		}
-		if len(errs) != 4 {
-			t.Errorf("%d errors, want 4", len(errs))
+		if len(errs) != 9 {
+			t.Errorf("%d errors, want 9", len(errs))
 		}
 		for _, err := range errs {
 			if !errors.Is(err, ErrNotFound) {
@@ -223,9 +249,12 @@ func benchmarkAsk(b *testing.B, k kind) {
 	}
 	for name, ask := range map[string]func() error{
 		"Missing": func() error { _, err := l.Missing(context.Background(), "b1", 10); return err },
-		"Audit":   func() error { _, err := l.Audit(context.Background(), "b1"); return err },
+		"Audit":   func() error { _, _, err := l.Audit(context.Background(), "b1"); return err },
 		"Codes":   func() error { _, err := l.Codes(context.Background(), "b1"); return err },
-		"Failed":  func() error { collect(b, l.Reader, "b1", Filter{Outcome: schemas.OutcomeFailed}); return nil },
+		"Failed": func() error {
+			collect(b, l.Reader, "b1", Filter{ResultFilter: schemas.ResultFilter{Outcomes: only(schemas.OutcomeFailed)}})
+			return nil
+		},
 		"Results": func() error {
 			for _, err := range l.Results(context.Background(), "b1", Filter{}) {
 				if err != nil {

@@ -20,6 +20,15 @@ CREATE TABLE batch (
     skipped         INTEGER NOT NULL DEFAULT 0,
     cancelled       INTEGER NOT NULL DEFAULT 0,
     bytes           INTEGER NOT NULL DEFAULT 0
+, control TEXT NOT NULL DEFAULT '');
+CREATE TABLE event (
+    seq      INTEGER PRIMARY KEY, -- order of coming
+    batch_no INTEGER NOT NULL REFERENCES batch (no),
+    no       INTEGER NOT NULL,    -- from 1 in each batch
+    id       TEXT    NOT NULL UNIQUE,
+    body     TEXT    NOT NULL,    -- a JSON object
+    told_at  INTEGER,             -- when it was told to those outside
+    UNIQUE (batch_no, no)
 );
 CREATE TABLE evidence_position (
     writer    TEXT    PRIMARY KEY,
@@ -61,8 +70,13 @@ CREATE TABLE result (
     read_ms     REAL    NOT NULL,
     decode_ms   REAL    NOT NULL,
     write_ms    REAL    NOT NULL,
-    total_ms    REAL    NOT NULL,
+    total_ms    REAL    NOT NULL, history TEXT NOT NULL DEFAULT '',
     UNIQUE (batch_no, idx)
 );
+CREATE TABLE setting (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX event_untold ON event (seq) WHERE told_at IS NULL;
 CREATE INDEX result_unhappy ON result (batch_no, idx, outcome, code)
     WHERE outcome NOT IN ('restored', 'unchanged');
