@@ -36,7 +36,8 @@ type recording struct {
 // openRecording opens the collector's role on a ledger that is open, which it
 // closes in the end. It takes notes of restorations, unless notes is nil.
 func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes collector.Archive, acceptEvidence bool) (*recording, error) {
-	p.others = append(p.others, l.Close)
+	r := &recording{ledger: l}
+	p.others = append(p.others, r.closeLedger)
 	lines, err := evidence.Open(p.cfg.Exhume.EvidenceDir)
 	if err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes col
 	if err != nil {
 		return nil, err
 	}
-	r := &recording{ledger: l, collector: collector.New(book, collectorQueue{p.broker}, notes, p.log)}
+	r.collector = collector.New(book, collectorQueue{p.broker}, notes, p.log)
 	r.collector.Observer = p.metrics
 	known := records{l.Reader}
 	r.control, err = control.New(ctx, book, p.broker, known, r.collector.FinishIfDone, submitTo(p.broker), p.log)
@@ -68,10 +69,15 @@ func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes col
 	}
 	if dir := reportDir(p.cfg); dir != "" {
 		r.reports = newReports(ctx, dir, localBatches{l.Reader}, p.log)
-		// Before the ledger, which it reads.
-		p.first = append(p.first, func() error { r.reports.Close(); return nil })
 	}
 	return r, nil
+}
+
+// closeLedger closes the ledger when the reports are written, which are read from
+// it. Everything else is closed meanwhile.
+func (r *recording) closeLedger() error {
+	r.reports.Close()
+	return r.ledger.Close()
 }
 
 // collectorName names the worker that cancels items where results are recorded.

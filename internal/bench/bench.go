@@ -232,6 +232,7 @@ func (w *world) place(ctx context.Context) (dir string, cfg *app.Config, err err
 	changes := map[string]string{"backend.url": w.archive}
 	if w.Mode == Noop {
 		changes["exhume.archive_events"] = "false" // of items that no archive has
+		changes["exhume.report_dir"] = "off"       // comes after the batch, and is no bookkeeping
 	}
 	if w.Ledger != SQLite {
 		if changes["exhume.ledger_url"], err = w.database(ctx, w.Ledger); err != nil {
