@@ -1,9 +1,14 @@
 package schemas
 
 import (
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/exhume/exhume/internal/golden"
 )
 
 func standing(state State, reason Reason, sealed bool, n Counts) Summary {
@@ -111,6 +116,40 @@ func TestTransitionsHaveTheirConditions(t *testing.T) {
 			t.Errorf("%+v: leaves a final state", tr)
 		}
 	}
+}
+
+// The picture in the documents is drawn from the table.
+func TestTransitionsAreDrawn(t *testing.T) {
+	t.Parallel()
+	const path, begin, end = "../deploy/CONTROL.md", "by its test -->\n", "<!-- end of states -->"
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok := strings.Cut(string(data), begin)
+	_, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for the states", path)
+	}
+	golden.Compare(t, path, []byte(head+begin+drawing()+end+tail))
+}
+
+// drawing is the table of transitions as a Mermaid diagram.
+func drawing() string {
+	var b strings.Builder
+	b.WriteString("```mermaid\nstateDiagram-v2\n    [*] --> open: open\n    [*] --> paused: open, held\n")
+	for _, tr := range Transitions() {
+		when := ""
+		if tr.When != "" {
+			when = ", " + tr.When
+		}
+		fmt.Fprintf(&b, "    %s --> %s: %s%s\n", tr.From, tr.To, tr.On, when)
+	}
+	for _, s := range []State{StateSucceeded, StatePartial, StateFailed, StateCancelled, StateAborted} {
+		fmt.Fprintf(&b, "    %s --> [*]\n", s)
+	}
+	b.WriteString("```\n")
+	return b.String()
 }
 
 // A small batch is divided among workers, a large one takes few messages.
