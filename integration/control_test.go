@@ -2,12 +2,19 @@ package integration
 
 import (
 	"bufio"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -261,11 +268,55 @@ func TestCanaryOfAFleet(t *testing.T) {
 	w.checkInvariants(t, "passed")
 }
 
-// Too many failures stop a batch; one that is held waits for its start.
+// told is a webhook that remembers what it is told.
+type told struct {
+	*httptest.Server
+	mu     sync.Mutex
+	events []schemas.BatchEvent
+	bad    []string
+}
+
+func newTold(t *testing.T, key []byte) *told {
+	h := &told{}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		var said schemas.Webhook
+		if err == nil {
+			err = json.Unmarshal(body, &said)
+		}
+		mac := hmac.New(sha256.New, key)
+		_, _ = fmt.Fprintf(mac, "%s.%s.%s", r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), body)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if want := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)); err != nil || r.Header.Get("webhook-signature") != want {
+			h.bad = append(h.bad, fmt.Sprintf("%v: %s", err, body))
+		}
+		h.events = append(h.events, said.Data.Event)
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+// changes are those of a batch that it was told of, in order.
+func (h *told) changes(batch string) (all []string, bad []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range h.events {
+		if e.Batch == batch {
+			all = append(all, string(e.Change))
+		}
+	}
+	return all, h.bad
+}
+
+// Too many failures stop a batch; one that is held waits for its start. A webhook
+// is told of all of it.
 func TestThresholdAndHold(t *testing.T) {
 	t.Parallel()
 	w := spoiled(t, 2000, 10)
-	env, roles := w.fleet(t, 1)
+	key := []byte("0123456789abcdef01234567")
+	hook := newTold(t, key)
+	env, roles := w.fleet(t, 1, "EXHUME_WEBHOOK_URL="+hook.URL+"/hook", "EXHUME_WEBHOOK_SECRET=whsec_"+base64.StdEncoding.EncodeToString(key))
 	w.must(t, env, "submit", "manifest.jsonl", "--by", "ops", "--batch", "b", "--root", w.path("b"), "--hold", "--max-failures", "5%@100", "--on-max-failures", "abort")
 	if s := w.batch(t, env, "b"); s.State != schemas.StatePaused || s.Reason != schemas.ReasonHeld || s.Counts.Done() != 0 {
 		t.Errorf("held: %s (%s), %+v", s.State, s.Reason, s.Counts)
@@ -278,6 +329,10 @@ func TestThresholdAndHold(t *testing.T) {
 		t.Errorf("%s (%s): %+v", s.State, s.Reason, s.Counts)
 	}
 	w.audited(t, env, "b")
+	waitFor(t, "the webhook", func() bool { all, _ := hook.changes("b"); return len(all) >= 6 })
+	if all, bad := hook.changes("b"); strings.Join(all, " ") != "open seal resume begin abort complete" || len(bad) > 0 {
+		t.Errorf("the webhook was told %q; wrong: %q", all, bad)
+	}
 	for _, r := range roles {
 		r.stop(t)
 	}
