@@ -39,7 +39,7 @@ func ItemRecord(o Options, r *schemas.Result) schemas.Record {
 
 func startRecord(b schemas.Batch) schemas.Record {
 	return schemas.Record{
-		Action: schemas.ActionBatchRestore, Phase: schemas.PhaseStart, Actor: b.Actor, Batch: b.ID,
+		Action: schemas.ActionBatchRestore, Phase: schemas.PhaseStart, Actor: b.Actor, Batch: b.ID, Reason: b.Note,
 		Manifest: b.Manifest, Root: b.Settings.Root, URL: b.Archive,
 	}
 }

@@ -73,7 +73,10 @@ func (c *Control) Copy(ctx context.Context, q schemas.BatchCopy) (schemas.BatchC
 		PerMessage: schemas.PerMessage(n, q.Terms.MaxInFlight),
 		Source:     &schemas.Source{Batch: of.ID, ResultFilter: q.ResultFilter, Limit: q.Limit, Total: n},
 	}
-	b.Note = q.Note
+	b.Note = "items of batch " + of.ID
+	if q.Note != "" {
+		b.Note += ": " + q.Note
+	}
 	if q.Root != "" {
 		b.Settings.Root = q.Root
 	}
