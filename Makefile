@@ -56,6 +56,11 @@ bench-fleet: build test-deps ## the same on PostgreSQL with processes of their o
 bench-scaling: test-deps ## measure 1, 2, 4 and 8 worker processes on an archive that is slow to answer
 	$(GO) test ./integration -run '^$$' -bench BenchmarkScaling -benchtime 1x
 
+.PHONY: bench-control
+bench-control: test-deps ## steer a batch of a million items, and measure fairness and limits
+	EXHUME_TEST_ITEMS=1000000 $(GO) test ./integration -count 1 -run 'TestSteerMany$$' -v
+	$(GO) test ./integration -run '^$$' -bench BenchmarkFairness -benchtime 1x
+
 .PHONY: bench-peers
 bench-peers: build test-deps ## measure River and asynq in turn with exhume
 	cd integration/peers && $(GO) run . -exhume $(abspath bin/exhume)

@@ -133,7 +133,7 @@ var codes = []CodeInfo{
 	{CodeWorkerKiller, ClassPoison, "workers died while they had the item in hand, more than once",
 		"look at the workers' logs and memory; restore the item alone with 'exhume restore' to see what happens"},
 	{CodeBadRequest, ClassPoison, "the request cannot be understood",
-		"correct what published it; its payload is kept with the result"},
+		"correct what sent it: the detail says what is wrong; of an item of a batch, the payload is kept with the result"},
 	{CodeInternal, ClassPermanent, "exhume itself failed on this item",
 		"please report it with the detail"},
 }

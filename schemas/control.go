@@ -120,6 +120,8 @@ type Audit struct {
 type LettersQuery struct {
 	// Batch is a reference, empty for all batches.
 	Batch string `json:"batch,omitempty"`
+	// All has those, too, that a copy of their batch tries again.
+	All bool `json:"all,omitempty"`
 	ResultFilter
 	// After is Next of the page before; Limit how many are wanted, 0 for
 	// MaxResultsPage, which is the most.

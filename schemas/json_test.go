@@ -88,7 +88,7 @@ func samples() map[string]any {
 		"webhook":       Webhook{Type: "batch.pause", Timestamp: at, Data: WebhookData{Event: event, Batch: &summary}},
 		"results-query": ResultsQuery{Batch: "latest", From: index, Limit: 10, ResultFilter: filter},
 		"results-page":  ResultsPage{Batch: "b-1", Results: []Result{result}, Next: 8},
-		"letters-query": LettersQuery{Batch: "latest", ResultFilter: filter, After: "3.7", Limit: 10},
+		"letters-query": LettersQuery{Batch: "latest", All: true, ResultFilter: filter, After: "3.7", Limit: 10},
 		"letters-page":  LettersPage{Letters: []Result{result}, Next: "3.8"},
 		"letter-groups": LetterGroups{Groups: []LetterGroup{{
 			Code: CodeIntegrityMismatch, Message: "content is longer", Count: 5, Batches: 2, First: at, Last: at,

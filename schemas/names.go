@@ -78,6 +78,10 @@ func BatchEventSubject(batch string) string { return "exhume.event.batch." + bat
 // WorkerQuestion with its WorkerStatus.
 const SubjectWorkerStatus = "exhume.worker.status"
 
+// SubjectWorkerAnswers begins the subjects on which workers answer: they may
+// publish there, and need not be let publish wherever a message came from.
+const SubjectWorkerAnswers = "exhume.worker.answer."
+
 var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
 
 // CheckName says whether s can name a batch or a worker. Both become a token of

@@ -137,7 +137,9 @@ var transitions = []Transition{
 	{StateRunning, ChangeAbort, StateRunning, "cancelling"},
 	{StateRunning, ChangeSeal, StateRunning, ""}, // of one that is being cancelled
 
-	{StateSealed, ChangeComplete, StateSucceeded, ""}, // of one without items
+	{StateSealed, ChangeComplete, StateSucceeded, "all restored"}, // of one without items
+	{StateSealed, ChangeComplete, StatePartial, "some restored"},
+	{StateSealed, ChangeComplete, StateFailed, ""},
 	{StateRunning, ChangeComplete, StateCancelled, "some cancelled"},
 	{StateRunning, ChangeComplete, StateAborted, "some aborted"},
 	{StateRunning, ChangeComplete, StateSucceeded, "all restored"},
@@ -187,7 +189,9 @@ func (s *Summary) Apply(on Change, why Standing, at time.Time) (BatchEvent, bool
 		return e, true
 	}
 	if on == ChangeComplete {
-		why.By, why.Note = s.By, s.Note
+		if s.Stopping() { // whoever stopped it has ended it
+			why.By, why.Note = s.By, s.Note
+		}
 		s.EndedAt = at
 	}
 	s.State, s.Standing = to, Standing{Reason: reason, By: why.By, Note: why.Note, Since: at}

@@ -66,6 +66,9 @@ func (c *cli) batchListCommand() *cobra.Command {
 			if err := oneOf("output", output, "table", "json", "jsonl", "name"); err != nil {
 				return usage(cmd, err)
 			}
+			if limit < 0 {
+				return usage(cmd, fmt.Errorf("--limit %d: want 0 (all) or more", limit))
+			}
 			return c.batchList(cmd, limit, output)
 		},
 	}
@@ -103,10 +106,10 @@ func (c *cli) batchList(cmd *cobra.Command, limit int, output string) error {
 		}
 		return nil
 	}
-	return c.table("BATCH STATE REASON TOTAL RESTORED UNCHANGED FAILED OPEN SIZE CREATED BY", func(row func(...any)) {
+	return c.table("BATCH STATE REASON TOTAL RESTORED UNCHANGED FAILED SKIPPED CANCELLED OPEN SIZE CREATED BY", func(row func(...any)) {
 		for _, s := range list {
 			n := s.Counts
-			row(s.ID, s.State, s.Reason, s.Total, n.Restored, n.Unchanged, n.Failed, s.Open(), bytesText(n.Bytes), moment(s.CreatedAt), s.Actor)
+			row(s.ID, s.State, s.Reason, s.Total, n.Restored, n.Unchanged, n.Failed, n.Skipped, n.Cancelled, s.Open(), bytesText(n.Bytes), moment(s.CreatedAt), s.Actor)
 		}
 	})
 }
@@ -185,7 +188,7 @@ again as manifests.`,
 		Args: exactArgs("BATCH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			outcomes := []string{"", "restored", "unchanged", "failed", "skipped", "cancelled"}
-			err := errors.Join(oneOf("output", output, "table", "json", "jsonl", "csv"), oneOf("outcome", outcome, outcomes...))
+			err := errors.Join(oneOf("output", output, "table", "json", "jsonl", "csv"), oneOf("outcome", outcome, outcomes...), knownCode(code))
 			if err != nil {
 				return usage(cmd, err)
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,11 +58,33 @@ func (c *cli) confirm(cmd *cobra.Command, f *commandFlags, what string) error {
 		return usage(cmd, errors.New("there is no terminal to ask on: add --yes to do it"))
 	}
 	_, _ = fmt.Fprint(c.err, "Go on? [y/N] ")
-	answer, err := bufio.NewReader(c.in).ReadString('\n')
+	answer, err := c.readLine(cmd.Context())
+	if cmd.Context().Err() != nil {
+		return &codeError{exitInterrupted, errors.New("interrupted: nothing was done")}
+	}
 	if err != nil || !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
 		return &codeError{exitRefused, errors.New("nothing was done")}
 	}
 	return nil
+}
+
+// readLine reads a line, or returns when the context ends.
+func (c *cli) readLine(ctx context.Context) (string, error) {
+	type read struct {
+		line string
+		err  error
+	}
+	done := make(chan read, 1)
+	go func() {
+		line, err := bufio.NewReader(c.in).ReadString('\n')
+		done <- read{line, err}
+	}()
+	select {
+	case r := <-done:
+		return r.line, r.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 // waiting says that another process has to end first.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,8 +53,20 @@ func (f *copyFlags) filter() (r schemas.ResultFilter, err error) {
 	if f.limit < 0 {
 		return r, fmt.Errorf("--limit %d: want 0 (all) or more", f.limit)
 	}
+	if err := knownCode(f.code); err != nil {
+		return r, err
+	}
 	r.Since, err = parseSince(f.since)
 	return r, err
+}
+
+// knownCode checks the value of --code, which may be empty.
+func knownCode(code string) error {
+	known := func(i schemas.CodeInfo) bool { return string(i.Code) == code }
+	if code == "" || slices.ContainsFunc(schemas.Codes(), known) {
+		return nil
+	}
+	return fmt.Errorf("--code %q: there is no such code; 'exhume errors' lists them", code)
 }
 
 func (c *cli) batchRetryCommand() *cobra.Command {

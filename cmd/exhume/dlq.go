@@ -18,15 +18,17 @@ import (
 type dlqFlags struct {
 	copyFlags
 	batch string
+	all   bool
 }
 
 func (f *dlqFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.batch, "batch", "", "only items of this `batch`")
+	cmd.Flags().BoolVar(&f.all, "all", false, "also items that a retry or clone of their batch tries again")
 	f.addChoice(cmd.Flags())
 }
 
 func (f *dlqFlags) query() (q schemas.LettersQuery, err error) {
-	q.Batch = f.batch
+	q.Batch, q.All = f.batch, f.all
 	q.ResultFilter, err = f.filter()
 	return q, err
 }
@@ -38,7 +40,8 @@ func (c *cli) dlqCommand() *cobra.Command {
 		Short:   "Look at dead letters: items that failed for good",
 		Long: `Look at dead letters: items of all batches that failed for good, with their whole
 request, all their attempts and the last error. Requests that cannot be understood, or
-during which workers died, are among them.`,
+during which workers died, are among them; those that a retry or clone of their batch
+tries again are not, unless --all says so.`,
 		Example: `  exhume dlq list
   exhume dlq list --code destination_exists --each
   exhume dlq show nightly-1f2e:4711
@@ -187,7 +190,7 @@ func (c *cli) dlqShowCommand() *cobra.Command {
 				return usage(cmd, fmt.Errorf("%q: want BATCH:INDEX, as 'exhume dlq list --each' shows it", args[0]))
 			}
 			return c.ask(cmd, func(to app.Questions, _ bool) error {
-				q := schemas.LettersQuery{Batch: batch}
+				q := schemas.LettersQuery{Batch: batch, All: true}
 				for r, err := range letters(cmd, to, q, 0) {
 					if err != nil {
 						return err
@@ -196,7 +199,7 @@ func (c *cli) dlqShowCommand() *cobra.Command {
 						return c.letter(r, output)
 					}
 				}
-				return &codeError{exitNotFound, fmt.Errorf("item %d of batch %s is no dead letter: it has not failed", index, batch)}
+				return &codeError{exitNotFound, fmt.Errorf("batch %s has no item %d that has failed; 'exhume dlq list --batch %s --each' lists those that have", batch, index, batch)}
 			})
 		},
 	}
@@ -273,7 +276,10 @@ func (c *cli) dlqRetry(cmd *cobra.Command, to *app.Controls, q schemas.LettersQu
 	q.Outcomes = []schemas.Outcome{schemas.OutcomeFailed}
 	for _, batch := range order {
 		copied := schemas.BatchCopy{
-			BatchRef: schemas.BatchRef{Ref: batch}, Command: f.command(), ResultFilter: q.ResultFilter, Limit: counts[batch], Hold: f.terms.hold,
+			BatchRef: schemas.BatchRef{Ref: batch}, Command: f.command(), ResultFilter: q.ResultFilter, Hold: f.terms.hold,
+		}
+		if f.limit > 0 {
+			copied.Limit = counts[batch]
 		}
 		err := c.copyItems(cmd, to, copied, &f.copyFlags, "retry")
 		if fault.Is(err, schemas.CodeBatchState) {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exhume/exhume/internal/app"
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -24,7 +25,7 @@ those that are submitted later. Items that are in hand are finished. It works wi
 two seconds and holds until 'exhume batch resume', or --until.`,
 		Example: `  exhume batch pause latest --reason 'backup of the archive'
   exhume batch pause latest --until 2h
-  exhume batch pause --all --until 2026-02-01T06:00:00Z --by ops`,
+  exhume batch pause --all --until 90m --by ops`,
 		Args: refOrAll(&all),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			end, err := untilTime(until, time.Now())
@@ -98,11 +99,14 @@ retry BATCH --outcome cancelled'.`,
 				if err != nil {
 					return err
 				}
+				if r.State.Final() {
+					return fault.New(schemas.CodeBatchState, "batch %s has ended (%s): nothing is left to be cancelled", r.ID, r.State)
+				}
 				open := "an unknown number of"
 				if !r.SealedAt.IsZero() {
 					open = fmt.Sprint(r.OpenItems)
 				}
-				if err := c.confirm(cmd, &f, fmt.Sprintf("Batch %s is %s: %s items are open and will be cancelled.", r.ID, r.State, open)); err != nil {
+				if err := c.confirm(cmd, &f, fmt.Sprintf("Batch %s is %s: up to %s items are open and will be cancelled.", r.ID, r.State, open)); err != nil {
 					return err
 				}
 				return c.change(cmd, to, schemas.BatchChange{BatchRef: schemas.BatchRef{Ref: r.ID}, Command: f.command(), Change: change})
@@ -167,7 +171,7 @@ func termsText(t schemas.Terms) string {
 		parts = append(parts, fmt.Sprintf("at most %d items in flight", t.MaxInFlight))
 	}
 	if t.Canary != nil {
-		passed := "still to be restored"
+		passed := "not passed yet"
 		if t.Canary.Passed {
 			passed = "passed"
 		}
@@ -213,6 +217,9 @@ func (c *cli) change(cmd *cobra.Command, to *app.Controls, q schemas.BatchChange
 		return err
 	}
 	c.say("Batch %s: %s.", s.ID, standingText(s.Batch))
+	if f, ferr := to.Fleet(cmd.Context()); ferr == nil && f.Pause != nil && s.Workable() {
+		c.say("Everything is paused by %s since %s%s. %s", f.Pause.By, moment(f.Pause.Since), endText(f.Pause.Until), printable(f.Pause.Note))
+	}
 	if to.Local() && s.Workable() {
 		c.say("No fleet works here: run the same batch-restore again, or 'exhume up', to go on with it.")
 	}

@@ -33,8 +33,8 @@ func (f *termsFlags) addHold(fs *pflag.FlagSet) {
 // addChangeable adds those that can be changed later.
 func (f *termsFlags) addChangeable(fs *pflag.FlagSet) {
 	fs.StringVar(&f.priority, "priority", "", "`urgent|normal|bulk`: 16, 4 and 1 parts of the workers' time where all three have work (default normal)")
-	fs.Int64Var(&f.maxInFlight, "max-in-flight", 0, "at most this `many` items in the hands of all workers, 0 for no bound")
-	fs.StringVar(&f.maxFailures, "max-failures", "", "stop when more items fail than this `many` (50), than this share (1%), or this share of at least so many results (1%@500); none for no bound")
+	fs.Int64Var(&f.maxInFlight, "max-in-flight", 0, "at most this `many` items in the hands of all workers, or one message of up to 64 of them, 0 for no bound")
+	fs.StringVar(&f.maxFailures, "max-failures", "", "stop when more items fail than this `many` (50), than this share (1%), or this share of at least so many results (1%@500); what is in hand then, some groups of 512, is finished; none for no bound")
 	fs.StringVar(&f.onFailures, "on-max-failures", "pause", "what happens then: `pause|abort`")
 }
 

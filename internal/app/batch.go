@@ -205,7 +205,14 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 
 	s.Progress = func(published int64) { o.Progress.Submitting(published, s.Total) }
 	sub, err := producer.Submit(running, f.control, f.broker, s)
-	if err == nil && !sub.State.Final() && sub.State != schemas.StatePaused {
+	var paused *PausedError
+	if err == nil && !sub.State.Final() {
+		// Also when everything is.
+		if r, gerr := f.answers.Get(running, s.Batch.ID); gerr == nil && r.State == schemas.StatePaused {
+			paused = &PausedError{r.Summary}
+		}
+	}
+	if err == nil && !sub.State.Final() && paused == nil {
 		select {
 		case <-ended:
 		case <-running.Done():
@@ -228,6 +235,8 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 	switch {
 	case out.State == schemas.StatePaused:
 		return &PausedError{out.Summary}
+	case paused != nil && !out.State.Final():
+		return paused
 	case !out.State.Final():
 		return ErrInterrupted
 	}
@@ -244,7 +253,11 @@ func (e *PausedError) Error() string {
 	if b.Note != "" {
 		why = ": " + b.Note
 	}
-	return fmt.Sprintf("batch %s is paused (%s)%s", b.ID, b.Reason, why)
+	resume := "exhume batch resume " + b.ID
+	if b.Reason == schemas.ReasonFleetPaused {
+		resume = "exhume batch resume --all"
+	}
+	return fmt.Sprintf("batch %s is paused (%s)%s; '%s' lets it go on, and then the same command", b.ID, b.Reason, why, resume)
 }
 
 // watch tells changed of the batch's changes, one at a time, and closes the

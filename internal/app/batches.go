@@ -116,6 +116,12 @@ func (r remoteBatches) Results(ctx context.Context, id string, f schemas.ResultF
 
 func (r remoteBatches) Close() error { return r.p.close() }
 
+// Batches lists batches as the control API does.
+func (l localBatches) Batches(ctx context.Context, limit int) ([]schemas.Summary, error) {
+	all, err := control.NewAnswers(records(l), nil, nil).List(ctx, schemas.BatchList{Limit: limit})
+	return all.Batches, err
+}
+
 // Events gives what has happened to a batch.
 func (l localBatches) Events(ctx context.Context, ref string) (schemas.BatchEvents, error) {
 	return control.NewAnswers(records(l), nil, nil).Events(ctx, ref)

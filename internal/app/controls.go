@@ -101,6 +101,7 @@ func OpenControls(ctx context.Context, cfg *Config, waiting func(owner string), 
 	if err != nil {
 		return nil, err
 	}
+	f.tellOf(ctx, f.recording) // reports and the webhook, too
 	return &Controls{Steering: f.service(), local: f}, nil
 }
 
@@ -123,8 +124,14 @@ func (f *fleet) settle(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ran := make(chan error, 1)
-	go func() { ran <- f.recording.run(ctx) }()
+	go func() {
+		ran <- f.recording.run(ctx)
+		stop() // nothing comes to rest any more
+	}()
 	err := f.control.Rest(ctx)
 	stop()
-	return errors.Join(err, <-ran, f.collector.Drain(context.WithoutCancel(ctx)))
+	if rerr := <-ran; rerr != nil {
+		err = rerr // and that is why it does not rest
+	}
+	return errors.Join(err, f.collector.Drain(context.WithoutCancel(ctx)))
 }

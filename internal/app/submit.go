@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -43,7 +44,7 @@ func Submit(ctx context.Context, cfg *Config, o BatchOptions, wait bool, log zer
 	if !wait || out.State.Final() {
 		return out, nil
 	}
-	out.Summary, err = watch(ctx, p.broker, s.Batch.ID, o.Progress)
+	out.Summary, err = watch(ctx, p.broker, s.Batch.ID, untilStopped{o.Progress})
 	return out, err
 }
 
@@ -57,6 +58,9 @@ type Watcher interface {
 
 // WatchBatch follows a batch of a fleet, named as in BatchRef, until it has ended.
 func WatchBatch(ctx context.Context, cfg *Config, ref string, to Watcher, log zerolog.Logger) (s schemas.Summary, err error) {
+	if !remote(cfg) && !hasLocalFleet(cfg) {
+		return watchLocal(ctx, cfg, ref, to)
+	}
 	p := newProcess(cfg, log)
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.joinAny(ctx, "watch"); err != nil {
@@ -72,6 +76,28 @@ func WatchBatch(ctx context.Context, cfg *Config, ref string, to Watcher, log ze
 	}
 	return watch(ctx, p.broker, report.ID, to)
 }
+
+// watchLocal gives a batch that has ended from the ledger, where no fleet works.
+func watchLocal(ctx context.Context, cfg *Config, ref string, to Watcher) (s schemas.Summary, err error) {
+	l, err := OpenLedgerReader(ctx, cfg)
+	if err != nil {
+		return s, errors.Join(ErrNoFleet, err)
+	}
+	defer l.Close() //nolint:errcheck // opened for reading
+	report, err := localBatches{l}.Batch(ctx, ref)
+	if err != nil {
+		return s, err
+	}
+	if !report.State.Final() {
+		return s, fmt.Errorf("batch %s is %s, and nobody works on it: %w", report.ID, report.State, ErrNoFleet)
+	}
+	to.Restoring(report.Summary)
+	return report.Summary, nil
+}
+
+// untilStopped is a watcher of whoever waits for a batch: one that has stopped by
+// itself is not waited for, because nobody may be there to let it go on.
+type untilStopped struct{ Watcher }
 
 // watch follows a batch until it has ended. A broker or collector that is away
 // for a while is waited for.
@@ -112,6 +138,9 @@ func watch(ctx context.Context, b *broker.Broker, id string, to Watcher) (last s
 		to.Restoring(s)
 		if s.State.Final() {
 			return s, nil
+		}
+		if _, waits := to.(untilStopped); waits && s.State == schemas.StatePaused && s.By == "" {
+			return s, &PausedError{s}
 		}
 	}
 }

@@ -27,7 +27,7 @@ func consumer(batch schemas.Batch) jetstream.ConsumerConfig {
 		// One filter: with several the server looks for the next message much longer.
 		c.FilterSubject = schemas.RestoreSubjects(batch.ID)
 	}
-	if most := batch.Terms.MaxInFlight; most > 0 {
+	if most := batch.Terms.MaxInFlight; most > 0 && !batch.Stopping() {
 		// Of messages that are full, so that there are never more items.
 		c.MaxAckPending = int(min(max(most/max(batch.PerMessage, 1), 1), maxAckPending))
 	}
@@ -101,6 +101,11 @@ func (b *Broker) tryConsumer(ctx context.Context, batch schemas.Batch) (done boo
 			_, err = b.js.UpdateConsumer(ctx, schemas.StreamRestore, have)
 		}
 		return err == nil, err
+	}
+	// What of the sample is in hand is finished first: a new consumer would bring it
+	// to who cancels at once. Whoever stops a batch shows it until it has ended.
+	if batch.Stopping() && c.CachedInfo().NumAckPending > 0 {
+		return true, nil
 	}
 	// The filter is not changed in place, because the consumer would stay where it
 	// is: beyond requests that it passed over, which would never come.

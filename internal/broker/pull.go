@@ -17,6 +17,9 @@ const (
 	// pullGrace is how long a pull is waited for after its last sign. The server
 	// says nothing while as many messages are in hand as may be.
 	pullGrace = time.Second
+	// settled is how long nothing more comes before what has come may be all that
+	// can come just now, because as many messages are in hand as may be.
+	settled = 50 * time.Millisecond
 	// owedGrace is how long messages are waited for that the server has promised:
 	// its cluster has to agree on each delivery first.
 	owedGrace = 10 * time.Second
@@ -74,8 +77,11 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 	}
 	reclaimed := b.reclaimedTo(stream, consumer)
 	var out []*Delivery
-	patience := time.NewTimer(wait + pullGrace)
+	settling := settled
+	start := time.Now()
+	patience, silence := time.NewTimer(wait+pullGrace), time.NewTimer(settled)
 	defer patience.Stop()
+	defer silence.Stop()
 	for len(out) < n {
 		select {
 		case msg := <-in:
@@ -83,12 +89,23 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 				if promised := owed(msg, n); promised > len(out) {
 					n = promised
 					patience.Reset(owedGrace)
+					silence.Stop()
+					settling = owedGrace
 					continue
 				}
 				return out, statusError(consumer, msg)
 			}
+			if len(out) == 0 {
+				settling = min(max(settled, 4*time.Since(start)), pullGrace)
+			}
 			out = append(out, delivery(msg, reclaimed))
 			patience.Reset(pullGrace)
+			silence.Reset(settling)
+		case <-silence.C:
+			// The server is silent about messages that it keeps back.
+			if wait == 0 && (len(out) > 0 || b.full(ctx, stream, consumer)) {
+				return b.late(sub, in, out, reclaimed)
+			}
 		case <-patience.C:
 			return b.late(sub, in, out, reclaimed)
 		case <-ctx.Done():
@@ -100,6 +117,18 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 		}
 	}
 	return out, nil
+}
+
+// full says whether as many messages of a consumer are in hand as may be.
+func (b *Broker) full(ctx context.Context, stream, consumer string) bool {
+	ctx, cancel := context.WithTimeout(ctx, pullGrace)
+	defer cancel()
+	c, err := b.js.Consumer(ctx, stream, consumer)
+	if err != nil {
+		return false
+	}
+	i := c.CachedInfo()
+	return i.Config.MaxAckPending > 0 && i.NumAckPending >= i.Config.MaxAckPending
 }
 
 // late ends a pull early and gathers what the server had sent before it knew.

@@ -15,7 +15,8 @@ import (
 // on publishing that can change.
 func (b *Broker) Settled(ctx context.Context, batch string) (bool, error) {
 	c, err := b.consumerOf(ctx, batch)
-	if err != nil || c.NumPending > 0 || c.NumAckPending > 0 {
+	// One that brings the sample only has the rest still to bring.
+	if err != nil || c.NumPending > 0 || c.NumAckPending > 0 || len(c.Config.FilterSubjects) > 0 {
 		return false, err
 	}
 	results, err := b.js.Stream(ctx, schemas.StreamResults)

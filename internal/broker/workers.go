@@ -3,6 +3,7 @@ package broker
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,7 +51,8 @@ func (b *Broker) Workers(ctx context.Context, q schemas.WorkerQuestion, wait tim
 	if err != nil {
 		return nil, fmt.Errorf("ask the workers: %w", err)
 	}
-	inbox := b.nc.NewInbox()
+	// No inbox: workers may publish there and nowhere else.
+	inbox := schemas.SubjectWorkerAnswers + rand.Text()
 	var all []schemas.WorkerStatus
 	err = b.permitted(ctx, func(ctx context.Context) (err error) {
 		all, err = b.askWorkers(ctx, data, inbox, wait)

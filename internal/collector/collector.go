@@ -89,7 +89,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		g, err := c.gather(ctx, idleWait)
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn().Err(err).Msg("cannot take results; trying again")
-			pause(ctx, time.Second)
+			pause(ctx)
 		}
 		if len(g.msgs) > 0 {
 			if err := c.collect(ctx, g); err != nil {
@@ -134,7 +134,7 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 		c.expect(s)
 		c.Changed(s)
 	}
-	if err := c.whileAway(ctx, func() error { return c.Judge(work, touched) }); err != nil {
+	if err := c.judge(ctx, touched); err != nil {
 		return err
 	}
 	if c.Observer != nil {
@@ -164,7 +164,23 @@ func (c *Collector) whileAway(ctx context.Context, do func() error) error {
 			return err
 		}
 		c.log.Warn().Err(err).Msg("cannot record results; trying again")
-		pause(ctx, time.Second)
+		pause(ctx)
+	}
+}
+
+// judge has batches judged. Where the broker cannot be told it tries again until
+// the context ends.
+func (c *Collector) judge(ctx context.Context, touched []schemas.Summary) error {
+	for {
+		err := c.Judge(context.WithoutCancel(ctx), touched)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("batches are not judged yet, the next start does that: %w", err)
+		}
+		c.log.Warn().Err(err).Msg("cannot judge batches; trying again")
+		pause(ctx)
 	}
 }
 
@@ -195,7 +211,7 @@ func (c *Collector) note(ctx context.Context, touched []schemas.Summary, results
 			return fmt.Errorf("restorations are not noted in the archive yet, the next start does that: %w", err)
 		}
 		c.log.Warn().Err(err).Int("restorations", len(events)).Msg("cannot note restorations in the archive; trying again")
-		pause(ctx, time.Second)
+		pause(ctx)
 	}
 	return nil
 }
@@ -248,8 +264,9 @@ func (c *Collector) finish(ctx context.Context, batches []schemas.Summary) error
 	return nil
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+// pause waits before something is tried again.
+func pause(ctx context.Context) {
+	t := time.NewTimer(time.Second)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

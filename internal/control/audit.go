@@ -55,7 +55,8 @@ func problems(s schemas.Summary, r schemas.Audit) (p []string) {
 	if sealed && !s.State.Final() && done == s.Total {
 		say("all %d items have their results, and the batch has not ended", s.Total)
 	}
-	if r.Evidence >= 0 && r.Evidence != done {
+	// Lines are written before the ledger commits, and counted after its results.
+	if r.Evidence >= 0 && (r.Evidence < done || s.State.Final() && r.Evidence > done) {
 		say("the evidence has %d lines about items, the ledger has %d results", r.Evidence, done)
 	}
 	if s.State.Final() && r.Queued > 0 {

@@ -3,7 +3,9 @@ package control
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -57,9 +59,9 @@ func done(s *schemas.Summary, q schemas.BatchChange) bool {
 
 // apply applies a change as the table of transitions allows.
 func apply(s *schemas.Summary, on schemas.Change, why schemas.Standing, now time.Time) (*schemas.BatchEvent, error) {
-	wasCanary := s.State == schemas.StatePaused && s.Reason == schemas.ReasonCanaryFailed
 	if on == schemas.ChangeResume {
-		if wasCanary {
+		// Whatever it was paused for: a sample that has all its results brings no more.
+		if s.InCanary() && s.Counts.Done() >= s.Terms.Canary.Size {
 			s.Terms.Canary = passed(s.Terms.Canary)
 		}
 		s.Terms.MaxFailures = forgiven(s.Terms.MaxFailures, s.Counts)
@@ -121,6 +123,9 @@ func (c *Control) SetTerms(ctx context.Context, q schemas.BatchTerms) (schemas.S
 		if err := checkTerms(t); err != nil {
 			return nil, err
 		}
+		if s.ID == schemas.Single && t.MaxFailures != nil && t.MaxFailures.Action == schemas.StopAbort {
+			return nil, fault.New(schemas.CodeBatchState, "the batch of single requests never ends: let it be paused when too many items fail")
+		}
 		e := event(s, schemas.ChangeSet, q.Command, describe(t))
 		s.Terms = t
 		return e, nil
@@ -159,6 +164,9 @@ func (c *Control) Skip(ctx context.Context, q schemas.ItemSkip) (schemas.Summary
 		}
 		if added == 0 {
 			return nil, nil
+		}
+		if text, err := json.Marshal(s.Skips); err != nil || len(text) > maxSkipText {
+			return nil, fault.New(schemas.CodeBadRequest, "batch %s: the skips have %d bytes with their reasons, %d at most: give a shorter reason", s.ID, len(text), maxSkipText)
 		}
 		slices.SortFunc(s.Skips, func(a, b schemas.Skip) int { return cmp.Compare(a.Index, b.Index) })
 		return event(s, schemas.ChangeSkip, q.Command, fmt.Sprintf("items %v", q.Indexes)), nil
@@ -209,12 +217,24 @@ func (c *Control) record(
 	return s, c.finish(ctx, s)
 }
 
+// Batches are shown to the workers whole, each in one message.
+const (
+	maxActor, maxNote = 256, 4096
+	// maxSkipText bounds the skips of a batch, in bytes of JSON.
+	maxSkipText = 256 << 10
+)
+
+// commandID is what ids of commands may be: they become ids of events.
+var commandID = regexp.MustCompile(`^[A-Za-z0-9_:-]{1,128}$`)
+
 func checkCommand(q schemas.Command) error {
 	switch {
 	case q.Actor == "":
 		return fault.New(schemas.CodeBadRequest, "no actor is named: who wants this?")
-	case q.ID == "":
-		return fault.New(schemas.CodeBadRequest, "the command has no id")
+	case !commandID.MatchString(q.ID):
+		return fault.New(schemas.CodeBadRequest, "the command's id is %.40q: want 1 to 128 letters, digits, '-', '_' and ':'", q.ID)
+	case len(q.Actor) > maxActor || len(q.Note) > maxNote:
+		return fault.New(schemas.CodeBadRequest, "actor of %d bytes, reason of %d: want at most %d and %d", len(q.Actor), len(q.Note), maxActor, maxNote)
 	}
 	return nil
 }

@@ -75,6 +75,10 @@ func (c *Control) Open(ctx context.Context, b schemas.Batch) (schemas.Summary, e
 	if err := checkTerms(b.Terms); err != nil {
 		return schemas.Summary{}, err
 	}
+	if len(b.Actor) > maxActor || len(b.Note) > maxNote || len(b.Manifest) > maxNote {
+		return schemas.Summary{}, fault.New(schemas.CodeBadRequest, "batch %s: actor of %d bytes, reason of %d, manifest's name of %d: want at most %d, %d and %d",
+			b.ID, len(b.Actor), len(b.Note), len(b.Manifest), maxActor, maxNote, maxNote)
+	}
 	return c.open(ctx, b)
 }
 
@@ -141,11 +145,7 @@ func (c *Control) activate(ctx context.Context, b schemas.Batch) error {
 // ledger has and the broker lacks, the other way round, and batches that are
 // complete and have not ended.
 func (c *Control) reconcile(ctx context.Context) error {
-	s, err := c.book.Steering(ctx)
-	if err != nil {
-		return err
-	}
-	if err := c.queue.SetSteering(ctx, s); err != nil {
+	if _, err := c.showSteering(ctx); err != nil {
 		return err
 	}
 	active, err := c.book.Active(ctx)
@@ -153,7 +153,11 @@ func (c *Control) reconcile(ctx context.Context) error {
 		return err
 	}
 	for _, s := range active {
-		if err := c.queue.Activate(ctx, s.Batch); err != nil {
+		show := c.activate
+		if s.ID == schemas.Single {
+			show = c.queue.Activate // Stand knows its settings, later
+		}
+		if err := show(ctx, s.Batch); err != nil {
 			return err
 		}
 		if err := c.judge(ctx, s); err != nil {

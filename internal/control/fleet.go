@@ -19,7 +19,7 @@ func (c *Control) ChangeFleet(ctx context.Context, q schemas.FleetChange) (schem
 	}
 	now := time.Now().UTC()
 	if !q.Until.IsZero() && (q.Pause == nil || !*q.Pause || !q.Until.After(now)) {
-		return schemas.Steering{}, fault.New(schemas.CodeBadRequest, "only a pause has an end, and it must be still to come")
+		return schemas.Steering{}, fault.New(schemas.CodeBadRequest, "until %s: only a pause has an end, and it must be still to come", q.Until.Format(time.RFC3339))
 	}
 	for _, l := range q.Limits {
 		if err := checkLimit(l); err != nil {
@@ -42,11 +42,16 @@ func (c *Control) ChangeFleet(ctx context.Context, q schemas.FleetChange) (schem
 	})
 }
 
-// steer records other steering and shows it to the workers; see activate.
+// steer records other steering and shows it to the workers.
 func (c *Control) steer(ctx context.Context, by schemas.Command, change func(*schemas.Steering) error) (schemas.Steering, error) {
 	if _, err := c.book.Steer(ctx, by, change); err != nil {
 		return schemas.Steering{}, err
 	}
+	return c.showSteering(ctx)
+}
+
+// showSteering shows the workers what is recorded; see activate.
+func (c *Control) showSteering(ctx context.Context) (schemas.Steering, error) {
 	for {
 		s, err := c.book.Steering(ctx)
 		if err != nil {

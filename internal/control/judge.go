@@ -54,7 +54,7 @@ func verdict(s *schemas.Summary) (on schemas.Change, why schemas.Standing) {
 	}
 	if t := s.Terms.MaxFailures; t.Exceeded(n) && !paused && !s.Complete() {
 		on = schemas.ChangePause
-		if t.Action == schemas.StopAbort {
+		if t.Action == schemas.StopAbort && s.ID != schemas.Single {
 			on = schemas.ChangeAbort
 		}
 		return on, schemas.Standing{

@@ -42,8 +42,8 @@ func (c *Control) look(ctx context.Context) error {
 		switch {
 		case s.State == schemas.StatePaused && !s.Until.IsZero() && !now.Before(s.Until):
 			errs = append(errs, c.goOn(ctx, s.ID))
-		case s.Stopping() && s.SealedAt.IsZero():
-			errs = append(errs, c.close(ctx, s.ID))
+		case s.Stopping() || s.Complete():
+			errs = append(errs, c.close(ctx, s))
 		case s.Source != nil && s.SealedAt.IsZero():
 			c.goOnCopying(s.Batch)
 		}
@@ -65,13 +65,26 @@ func (c *Control) goOn(ctx context.Context, id string) error {
 }
 
 // close ends a batch that was cancelled while it was submitted, as soon as all
-// that was submitted is settled. Its items are those.
-func (c *Control) close(ctx context.Context, id string) error {
-	settled, err := c.queue.Settled(ctx, id)
+// that was submitted is settled: its items are those. And it does what somebody
+// who died has left undone: it shows a batch that is being cancelled, and ends one
+// that is complete.
+func (c *Control) close(ctx context.Context, s schemas.Summary) error {
+	if s.Stopping() {
+		if err := c.activate(ctx, s.Batch); err != nil {
+			return err
+		}
+	}
+	if !s.SealedAt.IsZero() && !s.Complete() {
+		return nil
+	}
+	settled, err := c.queue.Settled(ctx, s.ID)
 	if err != nil || !settled {
 		return err
 	}
-	_, err = c.record(ctx, id, "", func(s *schemas.Summary) (*schemas.BatchEvent, error) {
+	if s.Complete() {
+		return c.finish(ctx, s)
+	}
+	_, err = c.record(ctx, s.ID, "", func(s *schemas.Summary) (*schemas.BatchEvent, error) {
 		if !s.Stopping() || !s.SealedAt.IsZero() {
 			return nil, nil
 		}

@@ -34,6 +34,10 @@ func (a *Answers) Why(ctx context.Context, q schemas.WhyQuery) (w schemas.Wherea
 		if w.Workers, err = a.places.Workers(ctx, schemas.WorkerQuestion{Batch: s.ID}, workersWait); err != nil {
 			return w, err
 		}
+		if !s.Workable() && held(w.Workers) == 0 {
+			// What workers have given back counts as in hand until it is taken again.
+			w.Waiting, w.InHand = w.Waiting+w.InHand, 0
+		}
 		if w.Active, err = a.others(ctx, s.ID); err != nil {
 			return w, err
 		}
@@ -47,6 +51,14 @@ func (a *Answers) Why(ctx context.Context, q schemas.WhyQuery) (w schemas.Wherea
 	underFleet(&s.Batch, fleet)
 	w.Batch, w.State, w.Standing, w.Terms, w.Total, w.Open = s.ID, s.State, s.Standing, s.Terms, s.Total, s.Open()
 	return w, nil
+}
+
+// held is how many items workers have in hand.
+func held(workers []schemas.WorkerStatus) (n int64) {
+	for _, s := range workers {
+		n += s.Items
+	}
+	return n
 }
 
 // whereabouts asks the broker. Of a batch that is sealed everything is published,

@@ -41,6 +41,16 @@ func (r *Reader) LetterGroups(ctx context.Context, q schemas.LettersQuery) ([]sc
 		}
 		first, last = b.no, b.no
 	}
+	var copied taken
+	if !q.All {
+		err := r.db.snapshot(ctx, func(db querier) (err error) {
+			copied, err = takenLetters(ctx, db)
+			return err
+		})
+		if err != nil {
+			return nil, r.named(err)
+		}
+	}
 	g := grouping{byKind: map[letterKind]*letterGroup{}}
 	statement, args := groupQuery(r.db.dialect(), f)
 	for at := (place{first, -1}); ; {
@@ -50,6 +60,9 @@ func (r *Reader) LetterGroups(ctx context.Context, q schemas.LettersQuery) ([]sc
 		}
 		for _, l := range page {
 			at = l.place
+			if copied.has(l.batchNo, l.code, l.detail, l.finished) {
+				continue
+			}
 			if message := schemas.Normalise(l.detail); f.Message == "" || f.Message == message {
 				g.add(l, message)
 			}

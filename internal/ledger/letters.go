@@ -46,6 +46,12 @@ func (r *Reader) Letters(ctx context.Context, q schemas.LettersQuery) (page sche
 		if err != nil {
 			return err
 		}
+		var copied taken
+		if !q.All {
+			if copied, err = takenLetters(ctx, db); err != nil {
+				return err
+			}
+		}
 		here := func(_ context.Context, ask func(querier) error) error { return ask(db) }
 		for _, b := range batches {
 			f.From = 0
@@ -58,6 +64,9 @@ func (r *Reader) Letters(ctx context.Context, q schemas.LettersQuery) (page sche
 			for res, err := range r.results(ctx, here, b.no, b.id, f) {
 				if err != nil {
 					return err
+				}
+				if copied.has(b.no, res.Code, res.Detail, res.FinishedAt) {
+					continue
 				}
 				if len(page.Letters) == limit {
 					page.Next = last.String()
