@@ -106,6 +106,9 @@ func (r *recording) add(ctx context.Context, results []schemas.Result) error {
 			r.strays = append(r.strays, results[i])
 			continue
 		}
+		if b.State == schemas.StateCancelled || b.State == schemas.StateAborted {
+			continue // its items are those that had a result when it ended
+		}
 		row, err := newRow(b.no, &results[i])
 		if err != nil {
 			return err

@@ -332,3 +332,31 @@ func benchmarkRecord(b *testing.B, k kind, size int64, repeat int) {
 	}
 	b.ReportMetric(float64(index)*float64(repeat)/b.Elapsed().Seconds(), "results/s")
 }
+
+// A batch that was cancelled while it was submitted ends with the items that had a
+// result then, whatever their indexes. What comes late does not count.
+func TestResultsAfterACancel(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		l := k.open(t)
+		mustCreate(t, l, "b1")
+		mustRecord(t, l, &notebook{}, concat(sampleResults("b1", 9, 1), sampleResults("b1", 19, 1), sampleResults("b1", 29, 1)))
+		mustChange(t, l, "b1", "c1", schemas.ChangeCancel)
+		_, _, err := l.Change(t.Context(), "b1", "c2", func(s *schemas.Summary) (*schemas.BatchEvent, error) {
+			s.Total, s.SealedAt = s.Counts.Done(), at(11)
+			return decide(schemas.ChangeSeal, "eve")(s)
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, ended, err := end(t.Context(), l, "b1", at(12), nil)
+		if err != nil || !ended || s.State != schemas.StateCancelled {
+			t.Fatalf("%s, %v, %v", s.State, ended, err)
+		}
+		if rec := mustRecord(t, l, &notebook{}, sampleResults("b1", 0, 3)); rec.Fresh != 0 || len(rec.Strays) != 0 {
+			t.Errorf("%+v", rec)
+		}
+		if got := mustAudit(t, l.Reader, "b1"); got.Done() != 3 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
