@@ -176,10 +176,17 @@ func (c *cli) counts(b app.Batch, took time.Duration) {
 	if b.Rejected > 0 {
 		c.say("%d of %d rows were invalid and left out.", b.Rejected, b.Rows)
 	}
-	c.say("Batch %s %s: %d restored (%s), %d unchanged, %d failed of %d.",
-		b.ID, b.State, n.Restored, bytesText(n.Bytes), n.Unchanged, n.Failed, b.Total)
+	left := ""
+	if n.Skipped+n.Cancelled > 0 {
+		left = fmt.Sprintf(", %d skipped, %d cancelled", n.Skipped, n.Cancelled)
+	}
+	c.say("Batch %s %s: %d restored (%s), %d unchanged, %d failed%s of %d.",
+		b.ID, b.State, n.Restored, bytesText(n.Bytes), n.Unchanged, n.Failed, left, b.Total)
 	if did := n.Done() - b.Before.Done(); did > 0 {
 		c.say("%.2f s, %.0f items/s.", took.Seconds(), float64(did)/took.Seconds())
+	}
+	if n.Cancelled > 0 {
+		c.say("Cancelled items: %s batch retry %s --outcome cancelled", cmdName(c), b.ID)
 	}
 	if n.Failed > 0 {
 		c.say("Failed items: %s batch results %s --outcome failed", cmdName(c), b.ID)
