@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -182,4 +183,15 @@ type Steering struct {
 	Pause *Standing `json:"pause,omitempty"`
 	// Limits are in the order of their scopes, one each.
 	Limits []Limit `json:"limits,omitempty"`
+}
+
+// ParseSteering reads what a ledger keeps under KeySteering: JSON, or nothing.
+func ParseSteering(text string) (s Steering, err error) {
+	if text == "" {
+		return s, nil
+	}
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("setting %s: %w", KeySteering, err)
+	}
+	return s, nil
 }

@@ -83,15 +83,14 @@ where its items come from; it is made where the collector is, whatever its size.
   exhume batch retry latest --dry-run`,
 		Args: exactArgs("BATCH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(f.outcomes) == 0 {
-				f.outcomes = []string{"failed"}
+			if f.failed || len(f.outcomes) == 0 {
+				f.outcomes = append(f.outcomes, "failed")
 			}
 			return c.copyBatch(cmd, args[0], &f, "retry")
 		},
 	}
 	fs := cmd.Flags()
-	fs.BoolVar(&f.failed, "failed", true, "items that failed, which is the default")
-	_ = fs.MarkHidden("failed")
+	fs.BoolVar(&f.failed, "failed", false, "items that failed, the same as --outcome failed")
 	fs.StringArrayVar(&f.outcomes, "outcome", nil, "items with this `outcome`, several times for several: restored, unchanged, failed, skipped, cancelled (default failed)")
 	f.addChoice(fs)
 	fs.StringVar(&f.overwrite, "overwrite", "", "another policy for outputs that exist: `never|if-different|always`")

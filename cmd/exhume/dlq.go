@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
@@ -254,13 +255,17 @@ func (c *cli) dlqRetryCommand() *cobra.Command {
 
 func (c *cli) dlqRetry(cmd *cobra.Command, to *app.Controls, q schemas.LettersQuery, f *dlqFlags) error {
 	var order []string
-	counts := map[string]int64{}
+	all, chosen := map[string]int64{}, map[string]int64{} // by batch
 	total := int64(0)
-	for r, err := range letters(cmd, to, q, f.limit) {
+	for r, err := range letters(cmd, to, q, 0) {
 		if err != nil {
 			return err
 		}
-		if counts[r.Batch]++; counts[r.Batch] == 1 {
+		all[r.Batch]++
+		if f.limit > 0 && total == f.limit {
+			continue
+		}
+		if chosen[r.Batch]++; chosen[r.Batch] == 1 {
 			order = append(order, r.Batch)
 		}
 		total++
@@ -274,23 +279,41 @@ func (c *cli) dlqRetry(cmd *cobra.Command, to *app.Controls, q schemas.LettersQu
 	}
 	f.yes = true
 	q.Outcomes = []schemas.Outcome{schemas.OutcomeFailed}
+	made := 0
 	for _, batch := range order {
 		copied := schemas.BatchCopy{
 			BatchRef: schemas.BatchRef{Ref: batch}, Command: f.command(), ResultFilter: q.ResultFilter, Hold: f.terms.hold,
 		}
-		if f.limit > 0 {
-			copied.Limit = counts[batch]
+		err := c.copiesJust(cmd, to, copied, all[batch])
+		if err == nil {
+			copied.Limit = chosen[batch] % all[batch] // 0 for all
+			err = c.copyItems(cmd, to, copied, &f.copyFlags, "retry")
 		}
-		err := c.copyItems(cmd, to, copied, &f.copyFlags, "retry")
 		if fault.Is(err, schemas.CodeBatchState) {
-			c.say("left out: %v", err) // it goes on, or never ends
+			c.say("left out: %v", err)
 			continue
 		}
 		if err != nil {
 			return err
 		}
+		made++
+	}
+	if made == 0 {
+		return &codeError{exitRefused, errors.New("nothing was done")}
 	}
 	return nil
+}
+
+// copiesJust refuses a copy that would have other items than so many dead letters:
+// its filter cannot tell those apart that another copy tries again.
+func (c *cli) copiesJust(cmd *cobra.Command, to *app.Controls, q schemas.BatchCopy, letters int64) error {
+	q.DryRun, q.As = true, "count"
+	n, err := to.Copy(cmd.Context(), q)
+	if err == nil && n.Items != letters {
+		err = fault.New(schemas.CodeBatchState, "of %d failed items of batch %s that match, %d are tried again already: choose the others with --code or --message, or take them all with --all",
+			n.Items, q.Ref, n.Items-letters)
+	}
+	return err
 }
 
 func (c *cli) dlqExportCommand() *cobra.Command {

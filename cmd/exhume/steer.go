@@ -220,7 +220,11 @@ func (c *cli) change(cmd *cobra.Command, to *app.Controls, q schemas.BatchChange
 	if f, ferr := to.Fleet(cmd.Context()); ferr == nil && f.Pause != nil && s.Workable() {
 		c.say("Everything is paused by %s since %s%s. %s", f.Pause.By, moment(f.Pause.Since), endText(f.Pause.Until), printable(f.Pause.Note))
 	}
-	if to.Local() && s.Workable() {
+	switch {
+	case !to.Local() || !s.Workable():
+	case s.Source != nil:
+		c.say("No fleet works here: 'exhume up' restores it.")
+	default:
 		c.say("No fleet works here: run the same batch-restore again, or 'exhume up', to go on with it.")
 	}
 	return nil

@@ -233,14 +233,16 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 		return err
 	}
 	switch {
+	case out.State.Final():
+		return nil
+	case ctx.Err() != nil:
+		return ErrInterrupted
 	case out.State == schemas.StatePaused:
 		return &PausedError{out.Summary}
-	case paused != nil && !out.State.Final():
+	case paused != nil:
 		return paused
-	case !out.State.Final():
-		return ErrInterrupted
 	}
-	return nil
+	return ErrInterrupted
 }
 
 // PausedError says that a batch is paused, and nobody is known who would let it go

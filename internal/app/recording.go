@@ -2,9 +2,7 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"path/filepath"
 	"time"
@@ -163,14 +161,11 @@ func (r records) Count(ctx context.Context, id string, f schemas.ResultFilter) (
 
 // Steering is what holds for the fleet, as the collectors have recorded it.
 func (r records) Steering(ctx context.Context) (s schemas.Steering, err error) {
-	text, found, err := r.Setting(ctx, schemas.KeySteering)
-	if err != nil || !found {
+	text, _, err := r.Setting(ctx, schemas.KeySteering)
+	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return s, fmt.Errorf("ledger: setting %s: %w", schemas.KeySteering, err)
-	}
-	return s, nil
+	return schemas.ParseSteering(text)
 }
 
 // tellOf tells whoever listens of batches that change, and counts what is not

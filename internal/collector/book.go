@@ -30,7 +30,6 @@ type Ledger interface {
 	// ChangeSetting does the same with a setting.
 	ChangeSetting(ctx context.Context, name string, change func(old string) (string, error),
 		note func() (schemas.EvidencePosition, error)) (string, error)
-	Setting(ctx context.Context, name string) (value string, found bool, err error)
 	Position(ctx context.Context) (schemas.EvidencePosition, bool, error)
 	SetPosition(ctx context.Context, pos schemas.EvidencePosition) error
 	Active(ctx context.Context) ([]schemas.Summary, error)
@@ -278,7 +277,7 @@ func (b *Book) Steer(ctx context.Context, by schemas.Command, change func(*schem
 	var text string
 	err = b.noted(ctx, func(note appender) error {
 		_, err := b.ledger.ChangeSetting(ctx, schemas.KeySteering, func(old string) (_ string, err error) {
-			if s, err = parseSteering(old); err != nil {
+			if s, err = schemas.ParseSteering(old); err != nil {
 				return "", err
 			}
 			if err := change(&s); err != nil {
@@ -291,25 +290,6 @@ func (b *Book) Steer(ctx context.Context, by schemas.Command, change func(*schem
 		return err
 	})
 	return s, err
-}
-
-func parseSteering(text string) (s schemas.Steering, err error) {
-	if text == "" {
-		return s, nil
-	}
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return s, fmt.Errorf("setting %s: %w", schemas.KeySteering, err)
-	}
-	return s, nil
-}
-
-// Steering is what holds for the fleet.
-func (b *Book) Steering(ctx context.Context) (s schemas.Steering, err error) {
-	text, _, err := b.ledger.Setting(ctx, schemas.KeySteering)
-	if err != nil {
-		return s, err
-	}
-	return parseSteering(text)
 }
 
 // Active lists the batches that have not ended.

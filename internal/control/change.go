@@ -173,8 +173,8 @@ func (c *Control) Skip(ctx context.Context, q schemas.ItemSkip) (schemas.Summary
 	})
 }
 
-// event is one that leaves the state as it is. What stands beside the actor's own
-// words.
+// event is one that leaves the state as it is. Its note has the actor's own words,
+// and what was done.
 func event(s *schemas.Summary, on schemas.Change, by schemas.Command, what string) *schemas.BatchEvent {
 	note := what
 	if by.Note != "" {

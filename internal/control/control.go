@@ -25,7 +25,6 @@ type Book interface {
 	Find(ctx context.Context, id string) (schemas.Summary, bool, error)
 	// Steer records what change makes of what holds for the fleet.
 	Steer(ctx context.Context, by schemas.Command, change func(*schemas.Steering) error) (schemas.Steering, error)
-	Steering(ctx context.Context) (schemas.Steering, error)
 }
 
 // Queue is the broker as the control role sees it.

@@ -53,14 +53,14 @@ func (c *Control) steer(ctx context.Context, by schemas.Command, change func(*sc
 // showSteering shows the workers what is recorded; see activate.
 func (c *Control) showSteering(ctx context.Context) (schemas.Steering, error) {
 	for {
-		s, err := c.book.Steering(ctx)
+		s, err := c.records.Steering(ctx)
 		if err != nil {
 			return s, err
 		}
 		if err := c.queue.SetSteering(ctx, s); err != nil {
 			return s, err
 		}
-		now, err := c.book.Steering(ctx)
+		now, err := c.records.Steering(ctx)
 		if err != nil || reflect.DeepEqual(now, s) {
 			return s, err
 		}
@@ -69,7 +69,7 @@ func (c *Control) showSteering(ctx context.Context) (schemas.Steering, error) {
 
 // lookAtFleet ends a pause of everything whose time has come.
 func (c *Control) lookAtFleet(ctx context.Context, now time.Time) error {
-	s, err := c.book.Steering(ctx)
+	s, err := c.records.Steering(ctx)
 	if err != nil || !over(s.Pause, now) {
 		return err
 	}

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/exhume/exhume/internal/fault"
@@ -27,6 +28,7 @@ func (a *Answers) Why(ctx context.Context, q schemas.WhyQuery) (w schemas.Wherea
 	if err != nil {
 		return w, err
 	}
+	underFleet(&s.Batch, fleet)
 	if !s.State.Final() {
 		if w, err = a.whereabouts(ctx, s); err != nil {
 			return w, err
@@ -34,7 +36,7 @@ func (a *Answers) Why(ctx context.Context, q schemas.WhyQuery) (w schemas.Wherea
 		if w.Workers, err = a.places.Workers(ctx, schemas.WorkerQuestion{Batch: s.ID}, workersWait); err != nil {
 			return w, err
 		}
-		if !s.Workable() && held(w.Workers) == 0 {
+		if !s.Workable() && !held(w.Workers) {
 			// What workers have given back counts as in hand until it is taken again.
 			w.Waiting, w.InHand = w.Waiting+w.InHand, 0
 		}
@@ -48,17 +50,14 @@ func (a *Answers) Why(ctx context.Context, q schemas.WhyQuery) (w schemas.Wherea
 			}
 		}
 	}
-	underFleet(&s.Batch, fleet)
 	w.Batch, w.State, w.Standing, w.Terms, w.Total, w.Open = s.ID, s.State, s.Standing, s.Terms, s.Total, s.Open()
 	return w, nil
 }
 
-// held is how many items workers have in hand.
-func held(workers []schemas.WorkerStatus) (n int64) {
-	for _, s := range workers {
-		n += s.Items
-	}
-	return n
+// held says whether workers have anything in hand of the batch that they were asked
+// about.
+func held(workers []schemas.WorkerStatus) bool {
+	return slices.ContainsFunc(workers, func(s schemas.WorkerStatus) bool { return len(s.InHand) > 0 })
 }
 
 // whereabouts asks the broker. Of a batch that is sealed everything is published,
