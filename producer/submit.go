@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/exhume/exhume/internal/failpoint"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -12,6 +13,12 @@ import (
 type Control interface {
 	// Open opens a batch, or finds the one that has its id already.
 	Open(ctx context.Context, b schemas.Batch) (schemas.Summary, error)
+	// Kept is the lowest index of a batch whose request is not kept. A collector of an
+	// older program, which keeps nothing, makes it fail with CodeNoCollector.
+	Kept(ctx context.Context, id string) (int64, error)
+	// Keep keeps requests until their batch ends, so that what the broker loses of them
+	// can be published again. It can be repeated.
+	Keep(ctx context.Context, k schemas.Kept) error
 	// Seal says that all requests are published: so many items, from a
 	// manifest with this SHA-256.
 	Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (schemas.Summary, error)
@@ -46,6 +53,10 @@ type Submission struct {
 	Total int64
 	// Progress, if set, is told how many requests are published.
 	Progress func(published int64)
+	// Waiting, if set, is told why nothing more can be published for now: the queue is
+	// full, and publication waits for room. It is told every few seconds, and with nil
+	// when it goes on.
+	Waiting func(reason error)
 }
 
 // Submitted says what a submission did.
@@ -59,9 +70,10 @@ type Submitted struct {
 	Before schemas.Counts
 }
 
-// Submit opens the batch, publishes its requests and seals it. A batch that was
-// submitted before is continued where its publication stopped; one that is
-// complete is left alone. Submit does not wait for results.
+// Submit opens the batch, has its requests kept, publishes them and seals it. A
+// batch that was submitted before is continued where its publication stopped; one
+// that is complete is left alone, and so is one that is sealed: what the broker has
+// lost of it the collector publishes again. Submit does not wait for results.
 //
 // When it fails or the context ends, what was published is kept, the batch
 // stays open, and the same call continues.
@@ -81,12 +93,18 @@ func Submit(ctx context.Context, c Control, q Queue, s Submission) (Submitted, e
 	if before.State.Final() {
 		return Submitted{Summary: before, Known: true, Before: before.Counts}, nil
 	}
+	failpoint.Here("producer.opened")
 	before.PerMessage = max(before.PerMessage, 1) // of an older program's batch
-	p := publishing{queue: q, Submission: s, batch: before.Batch}
+	k, err := newKeeper(ctx, c, s.Batch.ID)
+	if err != nil {
+		return Submitted{}, err
+	}
+	p := publishing{queue: patient{q, s.Waiting}, keeper: k, Submission: s, batch: before.Batch}
 	begun, err := p.publish(ctx)
 	if err != nil {
 		return Submitted{}, err
 	}
+	failpoint.Here("producer.sealing")
 	sum, err := c.Seal(ctx, s.Batch.ID, s.Total, s.Batch.ManifestSHA256)
 	return Submitted{Summary: sum, Published: p.published, Known: known || begun, Before: before.Counts}, err
 }
@@ -107,7 +125,8 @@ func sameBatch(before, now schemas.Batch) error {
 // publishing is one publication of a submission's items.
 type publishing struct {
 	Submission
-	queue Queue
+	queue  Queue
+	keeper *keeper
 	// batch is as it was opened.
 	batch schemas.Batch
 	// stored is how many requests there are, published how many of them this
@@ -118,6 +137,10 @@ type publishing struct {
 // publish publishes what is not published yet, the batch's sample first. It says
 // whether anything was there already.
 func (p *publishing) publish(ctx context.Context) (begun bool, err error) {
+	if !p.batch.SealedAt.IsZero() && !p.keeper.off {
+		// An older program may have left it without anything kept.
+		return true, p.pass(ctx, func(int64) bool { return false }, p.Total-1, nil)
+	}
 	all := func(int64) bool { return true }
 	if canary := p.batch.Terms.Canary; canary != nil {
 		sample := func(i int64) bool { return canary.Has(i, p.Total) }
@@ -140,9 +163,9 @@ func (p *publishing) publish(ctx context.Context) (begun bool, err error) {
 }
 
 // pass goes once through the items and publishes those that are wanted after the
-// index last.
+// index last. What is not kept yet is kept before it is published.
 func (p *publishing) pass(ctx context.Context, wanted func(int64) bool, last int64, publish func(context.Context, []schemas.Request) error) error {
-	if last+1 >= p.Total {
+	if last+1 >= p.Total && !p.keeper.wants(p.Total) {
 		p.stored = p.Total
 		return nil
 	}
@@ -152,9 +175,13 @@ func (p *publishing) pass(ctx context.Context, wanted func(int64) bool, last int
 		if len(group) == 0 {
 			return nil
 		}
+		if err := p.keeper.flush(ctx); err != nil {
+			return err
+		}
 		if err := publish(ctx, group); err != nil {
 			return err
 		}
+		failpoint.Here("producer.published")
 		p.stored += int64(len(group))
 		p.published += int64(len(group))
 		group, size = group[:0], min(2*size, maxPublish)
@@ -172,6 +199,9 @@ func (p *publishing) pass(ctx context.Context, wanted func(int64) bool, last int
 			return p.changed()
 		}
 		next++
+		if err := p.keeper.add(ctx, &r); err != nil {
+			return err
+		}
 		switch {
 		case !wanted(r.Index):
 			continue
@@ -189,6 +219,9 @@ func (p *publishing) pass(ctx context.Context, wanted func(int64) bool, last int
 	}
 	if next != p.Total {
 		return p.changed()
+	}
+	if err := p.keeper.flush(ctx); err != nil {
+		return err
 	}
 	return flush()
 }

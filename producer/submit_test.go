@@ -2,15 +2,20 @@ package producer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -23,6 +28,53 @@ type fakeFleet struct {
 	groups     []int
 	perMessage int
 	fail       int // the publication that fails, from 1
+
+	kept     []schemas.RequestItem
+	chunks   []schemas.Kept
+	old      bool  // it keeps nothing
+	failKeep int64 // the index at which keeping fails, 0 for none
+}
+
+func (f *fakeFleet) Kept(context.Context, string) (int64, error) {
+	if f.old {
+		return 0, fault.New(schemas.CodeNoCollector, "nobody answers")
+	}
+	return int64(len(f.kept)), nil
+}
+
+func (f *fakeFleet) Keep(_ context.Context, k schemas.Kept) error {
+	if f.old || k.Batch != f.batch.ID || k.First != int64(len(f.kept)) {
+		return fmt.Errorf("keep %s from %d, %d are kept", k.Batch, k.First, len(f.kept))
+	}
+	if f.failKeep > 0 && f.failKeep <= k.Last {
+		return errors.New("the ledger is away")
+	}
+	d, err := zstd.NewReader(nil)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	text, err := d.DecodeAll(k.Body, nil)
+	if err != nil {
+		return err
+	}
+	var items []schemas.RequestItem
+	if err := json.Unmarshal(text, &items); err != nil {
+		return err
+	}
+	if int64(len(items)) != k.Last-k.First+1 || len(items) > schemas.MaxKept {
+		return fmt.Errorf("%d requests from %d to %d", len(items), k.First, k.Last)
+	}
+	f.kept, f.chunks = append(f.kept, items...), append(f.chunks, k)
+	return nil
+}
+
+// publishable says whether all requests up to one are kept.
+func (f *fakeFleet) publishable(last schemas.Request) error {
+	if !f.old && int64(len(f.kept)) <= last.Index {
+		return fmt.Errorf("item %d is published, and %d are kept", last.Index, len(f.kept))
+	}
+	return nil
 }
 
 func (f *fakeFleet) Open(_ context.Context, b schemas.Batch) (schemas.Summary, error) {
@@ -46,6 +98,9 @@ func (f *fakeFleet) LastIndex(context.Context, string) (int64, error) {
 func (f *fakeFleet) Publish(_ context.Context, rs []schemas.Request, perMessage int) error {
 	f.groups = append(f.groups, len(rs))
 	f.perMessage = perMessage
+	if err := f.publishable(rs[len(rs)-1]); err != nil {
+		return err
+	}
 	if len(f.groups) == f.fail {
 		f.stored = append(f.stored, rs[0].Index) // a first part
 		return errors.New("the broker is away")
@@ -67,6 +122,9 @@ func (f *fakeFleet) LastCanary(context.Context, string) (int64, error) {
 }
 
 func (f *fakeFleet) PublishCanary(_ context.Context, rs []schemas.Request) error {
+	if err := f.publishable(rs[len(rs)-1]); err != nil {
+		return err
+	}
 	for _, r := range rs {
 		f.sample = append(f.sample, r.Index)
 	}
@@ -76,7 +134,7 @@ func (f *fakeFleet) PublishCanary(_ context.Context, rs []schemas.Request) error
 func itemsTo(n int64) iter.Seq2[schemas.Request, error] {
 	return func(yield func(schemas.Request, error) bool) {
 		for i := range n {
-			if !yield(schemas.Request{Index: i}, nil) {
+			if !yield(schemas.Request{Index: i, Output: strconv.FormatInt(i, 10)}, nil) {
 				return
 			}
 		}

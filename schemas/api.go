@@ -6,6 +6,8 @@ import "time"
 // takes one JSON message and answers with one:
 //
 //	APIBatchOpen     Batch         Summary
+//	APIBatchKept     BatchRef      KeptTo
+//	APIBatchKeep     Kept          Empty
 //	APIBatchSeal     BatchSeal     Summary
 //	APIBatchGet      BatchRef      BatchReport
 //	APIBatchList     BatchList     BatchListing
@@ -29,6 +31,8 @@ import "time"
 const (
 	SubjectsAPI     = "exhume.api.>"
 	APIBatchOpen    = "exhume.api.batch.open"
+	APIBatchKept    = "exhume.api.batch.kept"
+	APIBatchKeep    = "exhume.api.batch.keep"
 	APIBatchSeal    = "exhume.api.batch.seal"
 	APIBatchGet     = "exhume.api.batch.get"
 	APIBatchList    = "exhume.api.batch.list"
@@ -46,7 +50,7 @@ const (
 	APIFleetChange  = "exhume.api.fleet.change"
 )
 
-// Empty is a question without content.
+// Empty is a question, or an answer, without content.
 type Empty struct{}
 
 // Fleet answers APIFleetGet: what holds for the fleet, and the workers that
@@ -78,6 +82,28 @@ type APIError struct {
 	Code Code `json:"code"`
 	// Detail is one line for people, without secrets.
 	Detail string `json:"detail"`
+}
+
+// MaxKept is how many requests one Kept has at most.
+const MaxKept = 4096
+
+// Kept are requests of a batch that follow each other. The ledger keeps them until
+// the batch ends, so that what the broker loses of them can be published again.
+type Kept struct {
+	// Batch is the batch's whole id.
+	Batch string `json:"batch"`
+	// First and Last are the indexes of the first and the last item.
+	First int64 `json:"first"`
+	Last  int64 `json:"last"`
+	// Body is a JSON array of their RequestItems, 1 to MaxKept in the order of their
+	// indexes, compressed with zstd; in JSON it is base64 text.
+	Body []byte `json:"body"`
+}
+
+// KeptTo says how far the requests of a batch are kept.
+type KeptTo struct {
+	// Next is the lowest index whose request is not.
+	Next int64 `json:"next"`
 }
 
 // BatchSeal says that all requests of a batch are published.
@@ -153,6 +179,9 @@ type Whereabouts struct {
 	Open  int64 `json:"open"`
 	// Published is for how many items the producer has published a request.
 	Published int64 `json:"published"`
+	// Kept is for how many items, from the first on, the ledger keeps the request: what
+	// the broker loses of those is published again.
+	Kept int64 `json:"kept"`
 	// Waiting are messages in the queue that no worker has taken yet.
 	Waiting int64 `json:"waiting_messages"`
 	// InHand are messages in the hands of workers, or held back for a retry.

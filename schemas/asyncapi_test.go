@@ -66,6 +66,7 @@ func TestAsyncAPIAddresses(t *testing.T) {
 		"result":        ResultSubject("{worker}", "{batch}"),
 		"itemEvent":     ItemEventSubject("{requestId}"),
 		"batchEvent":    BatchEventSubject("{batch}"),
+		"workerEvent":   WorkerEventSubject("{worker}"),
 		"workerStatus":  SubjectWorkerStatus,
 		// Answers go where the question says.
 		"workerStatusAnswer": "",

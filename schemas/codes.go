@@ -47,12 +47,15 @@ const (
 	CodeArchiveCorrupt      Code = "archive_corrupt"
 	CodeArchiveError        Code = "archive_error"
 	CodeLedgerDown          Code = "ledger_down"
+	CodeLedgerLost          Code = "ledger_lost"
 	CodeBrokerDown          Code = "broker_down"
 	CodeBrokerDenied        Code = "broker_denied"
+	CodeBrokerFull          Code = "broker_full"
 	CodeNoCollector         Code = "no_collector"
 	CodeBatchNotFound       Code = "batch_not_found"
 	CodeBatchAmbiguous      Code = "batch_ambiguous"
 	CodeBatchState          Code = "batch_state"
+	CodeItemTimeout         Code = "item_timeout"
 	CodeItemCancelled       Code = "item_cancelled"
 	CodeItemSkipped         Code = "item_skipped"
 	CodeWorkerKiller        Code = "worker_killer"
@@ -114,10 +117,14 @@ var codes = []CodeInfo{
 		"see the detail; it is tried again by itself"},
 	{CodeLedgerDown, ClassBackendDown, "the ledger's database does not answer",
 		"check that its server is there; work continues by itself when it is back"},
+	{CodeLedgerLost, ClassPermanent, "the broker works on batches that the ledger does not know: it was lost, or is another one",
+		"check which ledger is configured; bring one that was lost back with 'exhume ledger rebuild'; batches that are not wanted any more can be cancelled then"},
 	{CodeBrokerDown, ClassBackendDown, "the broker does not answer",
 		"check that the NATS server runs and that its URL is right; 'exhume doctor' looks closer"},
 	{CodeBrokerDenied, ClassPermanent, "the broker does not permit it to this user",
 		"the detail names the subject: give the user the right to it in the NATS server's configuration, or use another user"},
+	{CodeBrokerFull, ClassBackendDown, "the broker keeps as much as it may: the queue, the results or its whole store is full",
+		"work goes on by itself when items are done, or results recorded; 'exhume doctor' shows what is full; raise EXHUME_QUEUE_BYTES, EXHUME_RESULTS_BYTES or the server's max_file_store"},
 	{CodeNoCollector, ClassBackendDown, "no collector answers",
 		"is one running? start it with 'exhume collector', or everything at once with 'exhume up'"},
 	{CodeBatchNotFound, ClassPermanent, "there is no such batch",
@@ -126,6 +133,8 @@ var codes = []CodeInfo{
 		"give more of one of them; the detail lists some"},
 	{CodeBatchState, ClassPermanent, "the batch's state does not allow it",
 		"'exhume batch show' tells the state and what brought the batch there"},
+	{CodeItemTimeout, ClassTransient, "the item took longer than --item-timeout allows",
+		"it is tried again by itself; for artifacts that need longer, raise --item-timeout (EXHUME_ITEM_TIMEOUT)"},
 	{CodeItemCancelled, ClassPermanent, "the batch was cancelled before the item's turn",
 		"restore what is missing with 'exhume batch retry BATCH --outcome cancelled'"},
 	{CodeItemSkipped, ClassPermanent, "an operator left the item out",

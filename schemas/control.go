@@ -112,6 +112,9 @@ type Audit struct {
 	// many items there is a request, 0 when the batch has ended.
 	Queued    int64 `json:"queued_messages"`
 	Published int64 `json:"published"`
+	// Kept is for how many items, from the first on, the ledger keeps the request; 0
+	// when the batch has ended.
+	Kept int64 `json:"kept"`
 	// Problems are what does not agree, a line each; none when all is well.
 	Problems []string `json:"problems,omitempty"`
 }

@@ -62,6 +62,12 @@ func (d *description) check(doc string, n node, of reflect.Type, path string) {
 		kind = "object"
 		d.checkFields(doc, n, of, path)
 	case reflect.Slice:
+		if of.Elem().Kind() == reflect.Uint8 {
+			if kind = "string"; n["contentEncoding"] != "base64" {
+				d.t.Errorf("%s: bytes have the encoding base64", path)
+			}
+			break
+		}
 		kind = "array"
 		d.check(doc, part(n, "items"), of.Elem(), path+"[]")
 	case reflect.Map:

@@ -6,6 +6,9 @@ const (
 	ActionRestore = "RESTORE"
 	// ActionRestoreFail: one item was given up.
 	ActionRestoreFail = "RESTORE_FAIL"
+	// ActionRestoreRetry: an attempt at one item failed and will be followed by
+	// another, at NextTry.
+	ActionRestoreRetry = "RESTORE_RETRY"
 	// ActionRestoreSkip: one item was left out: skipped or cancelled (see Outcome).
 	ActionRestoreSkip = "RESTORE_SKIP"
 	// ActionBatchRestore: a batch began or ended (see Phase).
@@ -13,6 +16,9 @@ const (
 	// ActionBatchControl: somebody, or exhume itself, changed how a batch, or the
 	// fleet, is worked on (see Change).
 	ActionBatchControl = "BATCH_CONTROL"
+	// ActionEvidenceRebuild: lines were lost, and those that follow were written anew
+	// from the ledger, as far as it knew (see Reason).
+	ActionEvidenceRebuild = "EVIDENCE_REBUILD"
 	// ActionArchive: an item was stored.
 	ActionArchive = "ARCHIVE"
 )
@@ -30,7 +36,7 @@ const (
 type Record struct {
 	Action string `json:"action"`
 	Actor  string `json:"actor"`
-	// Attempt is the number of the attempt that settled the item, from 1.
+	// Attempt is the number of the attempt that settled the item or failed, from 1.
 	Attempt int `json:"attempt,omitempty"`
 	// Backend is the archive's kind (sqlite, postgres, mariadb); of failures.
 	Backend string `json:"backend,omitempty"`
@@ -46,10 +52,17 @@ type Record struct {
 	DecompressionMS *float64 `json:"decompression_ms,omitempty"`
 	DurationMS      *float64 `json:"duration_ms,omitempty"`
 	// Index is the item's place in its batch, from 0; absent outside batches.
-	Index          *int64  `json:"index,omitempty"`
-	Manifest       string  `json:"manifest,omitempty"`
-	ManifestSHA256 string  `json:"manifest_sha256,omitempty"`
-	Outcome        Outcome `json:"outcome,omitempty"`
+	Index          *int64 `json:"index,omitempty"`
+	Manifest       string `json:"manifest,omitempty"`
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
+	// Mode is the permission bits of restored files, octal; of a batch that began.
+	Mode string `json:"mode,omitempty"`
+	// NextTry is the earliest time of the next attempt, UTC to the millisecond:
+	// 2006-01-02T15:04:05.000Z.
+	NextTry string  `json:"next_try,omitempty"`
+	Outcome Outcome `json:"outcome,omitempty"`
+	// Overwrite is the policy for outputs that exist; of a batch that began.
+	Overwrite Overwrite `json:"overwrite,omitempty"`
 	// Path is where the bytes went (RESTORE, absolute) or came from (ARCHIVE).
 	Path  string `json:"path,omitempty"`
 	Phase string `json:"phase,omitempty"`

@@ -63,12 +63,14 @@ type Result struct {
 	Durations  Durations `json:"durations"`
 }
 
-// ResultGroup is one message on StreamResults: results that one worker reached
-// together, all of one batch.
+// ResultGroup is one message on StreamResults: what one worker has to tell of items
+// that it had in hand together, all of one batch.
 type ResultGroup struct {
 	Batch   string   `json:"batch"`
 	Worker  string   `json:"worker"`
 	Results []Result `json:"results"`
+	// Failures are attempts that failed and will be followed by another.
+	Failures []Failure `json:"failures,omitempty"`
 }
 
 // MaxHistory is how many failed attempts of an item are remembered in full.
@@ -83,14 +85,28 @@ type Attempt struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// Failure is a failed attempt at an item that will be tried again. It is not the
+// item's result, and there is one for each (batch, index, number).
+type Failure struct {
+	Batch     string `json:"batch"`
+	Index     int64  `json:"index"`
+	Tombstone string `json:"tombstone"`
+	Output    string `json:"output"`
+	Actor     string `json:"actor"`
+	// Number is which attempt it was, from 1.
+	Number int `json:"number"`
+	Attempt
+	// NextTry is the earliest time of the next attempt.
+	NextTry time.Time `json:"next_try"`
+}
+
 // Retry is what is kept in BucketRetries of an item that failed and will be
 // tried again.
 type Retry struct {
 	// Attempts is how many have failed so far; 0 when the item is only suspected of
 	// killing workers.
 	Attempts int `json:"attempts"`
-	// Causes are the codes of the failed attempts, oldest first. CodeWorkerKiller
-	// among them marks a try during which the worker may die.
+	// Causes are the codes of the failed attempts, oldest first.
 	Causes []Code `json:"causes"`
 	// History are the failed attempts, oldest first, the last MaxHistory of them.
 	History []Attempt `json:"history,omitempty"`
@@ -98,6 +114,9 @@ type Retry struct {
 	LastError string `json:"last_error"`
 	// NextTry is the earliest time of the next attempt.
 	NextTry time.Time `json:"next_try"`
+	// Deaths is how many workers died while they tried the item alone. During such a
+	// try it is one more, and none once a worker has survived one.
+	Deaths int `json:"deaths,omitempty"`
 }
 
 // Artifact is what the archive knows about the bytes behind one tombstone.

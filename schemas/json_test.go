@@ -51,10 +51,13 @@ func samples() map[string]any {
 		Note: "maintenance", At: at,
 	}
 	limits := []Limit{{Scope: ScopeBatch("b-1"), Items: 0.5, Bytes: 1 << 20, By: "ops", Note: "office hours", Since: at}}
+	breaker := BreakerStatus{
+		Of: "/srv", State: BreakerOpen, Since: at, Code: CodeDestinationFull, Reason: "no space left", NextProbe: at, Sick: true, Most: 64,
+	}
 	worker := WorkerStatus{
 		Worker: "w-1", Version: "1.2.3", StartedAt: at, Backend: "sqlite", Draining: true, Items: 64,
 		InHand:    []InHand{{Batch: "b-1", First: index, Last: 70, Since: at, Attempt: 2}},
-		Breaker:   BreakerStatus{State: "open", Since: at, Reason: "connection refused", NextProbe: at},
+		Breakers:  []BreakerStatus{breaker},
 		LimitedBy: ScopeBackend("sqlite"), LimitedUntil: at,
 	}
 	steering := Steering{Pause: &standing, Limits: limits}
@@ -62,14 +65,18 @@ func samples() map[string]any {
 		"request-group": RequestGroup{Batch: "b-1", First: index, Published: at, NotBefore: at, Items: []RequestItem{{
 			Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Labels: request.Labels,
 		}}},
-		"result":         result,
-		"result-group":   ResultGroup{Batch: "b-1", Worker: "w-1", Results: []Result{result}},
+		"result": result,
+		"result-group": ResultGroup{Batch: "b-1", Worker: "w-1", Results: []Result{result}, Failures: []Failure{{
+			Batch: "b-1", Index: index, Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Number: 1, Attempt: history[0], NextTry: at,
+		}}},
 		"batch":          batch,
 		"summary":        summary,
 		"single-request": SingleRequest{Tombstone: request.Tombstone, Output: request.Output, Actor: "ops", Labels: request.Labels},
-		"retry":          Retry{Attempts: 1, Causes: []Code{CodeArchiveBusy}, History: history, LastError: "locked", NextTry: at},
+		"retry":          Retry{Attempts: 1, Causes: []Code{CodeArchiveBusy}, History: history, LastError: "locked", NextTry: at, Deaths: 1},
 		"api-error":      APIError{Code: CodeNoCollector, Detail: "no collector answers"},
 		"empty":          Empty{},
+		"kept":           Kept{Batch: "b-1", First: index, Last: 70, Body: []byte("compressed")},
+		"kept-to":        KeptTo{Next: 71},
 		"batch-seal":     BatchSeal{ID: "b-1", Total: total, ManifestSHA256: sum},
 		"batch-ref":      ref,
 		"batch-report":   BatchReport{Summary: summary, OpenItems: 279, FailedByCode: map[Code]int64{CodeTooLarge: 3}},
@@ -96,24 +103,26 @@ func samples() map[string]any {
 		}}},
 		"why-query": WhyQuery{BatchRef: ref, Items: 10},
 		"whereabouts": Whereabouts{
-			Batch: "b-1", State: StatePaused, Standing: standing, Terms: terms, Total: total, Open: 279, Published: total, Waiting: 5,
+			Batch: "b-1", State: StatePaused, Standing: standing, Terms: terms, Total: total, Open: 279, Published: total, Kept: total, Waiting: 5,
 			InHand: 4, Retrying: 3, Causes: map[Code]int64{CodeArchiveBusy: 3}, NextTry: at, Unrecorded: 1,
 			Active: map[Priority]int64{PriorityNormal: 2}, Limits: limits, Workers: []WorkerStatus{worker},
 			Items: []OpenItem{{Index: index, Place: PlaceInHand, Worker: "w-1", Since: at, Attempt: 2, NextTry: at, LastError: "locked"}},
 		},
 		"audit": Audit{
 			Batch: "b-1", State: StatePaused, Total: total, Open: 279, Counts: counts, Counted: counts, Evidence: 15, Queued: 5,
-			Published: total, Problems: []string{"the evidence has 14 lines"},
+			Published: total, Kept: total, Problems: []string{"the evidence has 14 lines"},
 		},
 		"fleet-change":    FleetChange{Command: command, Pause: &yes, Until: at, Limits: limits},
 		"steering":        steering,
 		"fleet":           Fleet{Steering: steering, Workers: []WorkerStatus{worker}},
 		"worker-question": WorkerQuestion{Batch: "b-1"},
 		"worker-status":   worker,
+		"worker-event":    WorkerEvent{Worker: "w-1", At: at, Breaker: breaker},
 		"evidence": Record{
 			Action: ActionRestore, Actor: "ops", Attempt: 1, Backend: "sqlite", Batch: "b-1", Change: ChangePause, ChangeID: "c-1",
 			Code: CodeTooLarge, CompressedSize: 21, Counts: &counts, DecompressionMS: &ms, DurationMS: &ms, Index: &index,
-			Manifest: "m.json", ManifestSHA256: sum, Outcome: OutcomeRestored, Path: "/srv/a", Phase: PhaseEnd, Prev: sum, Reason: "r",
+			Manifest: "m.json", ManifestSHA256: sum, Mode: "0644", NextTry: "2026-11-22T18:34:17.250Z", Outcome: OutcomeRestored, Overwrite: OverwriteNever,
+			Path: "/srv/a", Phase: PhaseEnd, Prev: sum, Reason: "r",
 			Repo: "acme", Root: "/srv", Seq: 1, SHA256: sum, Size: &size, State: StateSucceeded, StateReason: ReasonAllRestored,
 			Steering: "{}", Tombstone: "t", Total: &total, TS: "2026-11-22T18:34:16Z", URL: "u", Worker: "w-1", WriteMS: &ms,
 		},

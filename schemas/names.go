@@ -74,6 +74,9 @@ func ResultSubject(worker, batch string) string { return "exhume.result." + work
 // while it goes on and when it ends.
 func BatchEventSubject(batch string) string { return "exhume.event.batch." + batch }
 
+// WorkerEventSubject is the subject on which a worker tells of its breakers.
+func WorkerEventSubject(worker string) string { return "exhume.event.worker." + worker }
+
 // SubjectWorkerStatus is the subject on which each worker answers a
 // WorkerQuestion with its WorkerStatus.
 const SubjectWorkerStatus = "exhume.worker.status"

@@ -85,6 +85,7 @@ const (
 	ChangeSet      Change = "set"      // its terms
 	ChangeSkip     Change = "skip"     // items are left out
 	ChangePass     Change = "pass"     // its canary has passed
+	ChangeRequeue  Change = "requeue"  // requests that the broker had lost are published again
 )
 
 // Transition is one way from state to state.

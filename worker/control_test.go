@@ -243,9 +243,7 @@ func TestCancel(t *testing.T) {
 			if len(failed) == 0 {
 				t.Error("nothing waited for a retry")
 			}
-			if n := w.left("b"); n != 0 {
-				t.Errorf("%d messages are left", n)
-			}
+			w.nothingLeft("b")
 		})
 	}
 }
@@ -304,9 +302,7 @@ func TestSkips(t *testing.T) {
 		t.Error(diff)
 	}
 	w.must(stop())
-	if n := w.left("b"); n != 0 {
-		t.Errorf("%d messages are left", n)
-	}
+	w.nothingLeft("b")
 }
 
 // A result tells of the attempts that failed before it.
@@ -386,7 +382,7 @@ func TestStatus(t *testing.T) {
 			{Batch: "b", First: 0, Last: 9, Attempt: 1}, {Batch: "b", First: 10, Last: 19, Attempt: 1}, {Batch: "b", First: 20, Last: 29, Attempt: 1},
 			{Batch: "c", First: 0, Last: 0, Attempt: 3},
 		},
-		Breaker: schemas.BreakerStatus{State: "closed"},
+		Breakers: []schemas.BreakerStatus{{Of: schemas.BreakerArchive, State: schemas.BreakerClosed}, {State: schemas.BreakerClosed}},
 	}
 	ignore := []cmp.Option{
 		cmpopts.IgnoreFields(schemas.WorkerStatus{}, "StartedAt"), cmpopts.IgnoreFields(schemas.InHand{}, "Since"),

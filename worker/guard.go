@@ -1,175 +1,462 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/sony/gobreaker/v2"
 
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
 const (
-	// openFor is how long the breaker stays open before one probe may pass.
-	openFor = 2 * time.Second
-	// probeTimeout bounds a probe.
-	probeTimeout = 5 * time.Second
+	// slowStart is the share of a whole group that is tried first after an outage.
+	slowStart = 8
+	// manyBreakers is from how many destinations on those are forgotten that
+	// nothing is known of.
+	manyBreakers = 64
+	// patience is how long a try that is told to end, or a probe, may take to do
+	// so. Then it is left behind: what hangs in the kernel cannot be ended.
+	patience = 10 * time.Second
 )
 
-// guard stands between the worker and what it works on: the archive, and
-// destinations on servers. When one of them is away it holds the group until it is
-// back, which costs no attempt. Only the archive can be probed; a destination is
-// tried.
+// guard stands between the worker and what it works on, with a breaker for the
+// archive and one for each destination. While one of them is open nobody takes
+// anything for it, and what is in hand is held, which costs no attempt; where it is
+// this worker that cannot write, what is in hand goes back. One goroutine for each
+// open breaker looks whether it can close, and all others wait for its news.
 type guard struct {
-	ping    func(context.Context) error
-	timeout time.Duration
-	breaker *gobreaker.CircuitBreaker[[]schemas.Result]
+	prober Prober
+	log    zerolog.Logger
+	// size is what a whole group is, and all what that makes for all groups that
+	// are tried at a time.
+	size, all int
+	// observe is told of each change of a breaker, turned of those from closed to
+	// not and back.
+	observe, turned func(schemas.BreakerStatus)
 
-	mu     sync.Mutex
-	since  time.Time // when it was closed, or ceased to be
-	opened time.Time
-	reason string // why it is not closed
+	// life ends with the guard, and goroutines are those that it has.
+	life       context.Context
+	end        context.CancelFunc
+	goroutines sync.WaitGroup
+
+	mu           sync.Mutex
+	news         chan struct{} // closed when a breaker has changed
+	archive      *breaker
+	destinations map[string]*breaker // by root
 }
 
 func newGuard(cfg Config, log zerolog.Logger) *guard {
-	g := &guard{ping: cfg.Ping, timeout: cfg.Timeout, since: time.Now()}
-	g.breaker = gobreaker.NewCircuitBreaker[[]schemas.Result](gobreaker.Settings{
-		MaxRequests:  1,
-		BucketPeriod: time.Second,
-		Interval:     10 * time.Second,
-		Timeout:      openFor,
-		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 1 },
-		IsSuccessful: func(err error) bool { return !isDown(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
-		OnStateChange: func(_ string, from, to gobreaker.State) {
-			log.Warn().Stringer("from", from).Stringer("to", to).Msg("breaker in front of archive and destinations")
-			g.changed(from, to)
-			cfg.Observer.Breaker(to.String())
+	g := &guard{
+		prober: cfg.Prober, log: log, size: cfg.GroupSize, all: cfg.GroupSize * cfg.Groups,
+		observe: cfg.Observer.Breaker, turned: func(s schemas.BreakerStatus) {
+			cfg.Tell(schemas.WorkerEvent{Worker: cfg.Name, At: time.Now().UTC(), Breaker: s})
 		},
-	})
+		news: make(chan struct{}), archive: newBreaker(schemas.BreakerArchive, schemas.CodeArchiveDown, cfg.Prober.Archive),
+		destinations: map[string]*breaker{},
+	}
+	g.life, g.end = context.WithCancel(context.Background())
 	return g
 }
 
-func (g *guard) changed(from, to gobreaker.State) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := time.Now()
-	if from == gobreaker.StateClosed || to == gobreaker.StateClosed {
-		g.since = now
-	}
-	if to == gobreaker.StateOpen {
-		g.opened = now
+// close ends the guard's goroutines, and leaves a probe behind that does not end.
+func (g *guard) close() {
+	g.end()
+	ended := make(chan struct{})
+	go func() { g.goroutines.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		g.log.Warn().Msg("a probe does not end; leaving it behind")
 	}
 }
 
-// execute does something that the breaker allows, and remembers why it opens.
-func (g *guard) execute(do func() ([]schemas.Result, error)) ([]schemas.Result, error) {
-	return g.breaker.Execute(func() ([]schemas.Result, error) {
-		done, err := do()
-		if isDown(err) {
-			g.mu.Lock()
-			g.reason = oneLine(err.Error())
-			g.mu.Unlock()
+// destination gives the breaker of a root. The caller holds the lock.
+func (g *guard) destination(root string) *breaker {
+	b := g.destinations[root]
+	if b == nil {
+		if len(g.destinations) >= manyBreakers {
+			maps.DeleteFunc(g.destinations, func(_ string, b *breaker) bool { return b.idle() })
 		}
-		return done, err
+		b = newBreaker(root, schemas.CodeDestinationDown, func(ctx context.Context) error { return g.prober.Destination(ctx, root) })
+		g.destinations[root] = b
+	}
+	return b
+}
+
+// needs are the breakers that must be closed to work below a root. The caller holds
+// the lock.
+func (g *guard) needs(root string) [2]*breaker { return [2]*breaker{g.archive, g.destination(root)} }
+
+// tell wakes all who wait for a breaker to change. The caller holds the lock.
+func (g *guard) tell() {
+	close(g.news)
+	g.news = make(chan struct{})
+}
+
+// status tells how the breakers stand, the archive's first.
+func (g *guard) status() []schemas.BreakerStatus {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := []schemas.BreakerStatus{g.archive.status()}
+	for _, root := range slices.Sorted(maps.Keys(g.destinations)) {
+		all = append(all, g.destinations[root].status())
+	}
+	return all
+}
+
+// closed says whether work below a root may go on, and which channel is closed when
+// it may not any more.
+func (g *guard) closed(root string) (ok bool, opened [2]chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ok = true
+	for i, b := range g.needs(root) {
+		ok, opened[i] = ok && b.closed(), b.opened
+	}
+	return ok, opened
+}
+
+// await returns nil when items of a root may be taken, or the context's error: when
+// the breakers are closed, and all that was held before them goes on.
+func (g *guard) await(ctx context.Context, root string) error {
+	return g.until(ctx, func() bool {
+		for _, b := range g.needs(root) {
+			if !b.closed() {
+				return false
+			}
+		}
+		return g.destination(root).holding == 0
 	})
 }
 
-// status tells how the breaker stands: half-open counts as open for the time
-// since when it does.
-func (g *guard) status() schemas.BreakerStatus {
-	state := g.breaker.State() // it may change by that
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s := schemas.BreakerStatus{State: state.String(), Since: g.since.UTC()}
-	if state != gobreaker.StateClosed {
-		s.Reason = g.reason
+// until waits until something is so, which is asked with the lock held, or for the
+// end of the context.
+func (g *guard) until(ctx context.Context, so func() bool) error {
+	for {
+		g.mu.Lock()
+		yes, news := so(), g.news
+		g.mu.Unlock()
+		if yes {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-news:
+		}
 	}
-	if state == gobreaker.StateOpen {
-		s.NextProbe = g.opened.Add(openFor).UTC()
-	}
-	return s
 }
 
-// restore has a group restored within ctx. While what it needs is away it waits, but
-// only until stop ends. An error of the archive that is not about the group as a
-// whole is narrowed down to the items that cause it, and so is a group that does
-// not end in time. The error is that of one of the contexts.
-func (g *guard) restore(ctx, stop context.Context, r Restorer, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
-	if len(items) == 0 {
-		return nil, nil
-	}
-	for {
-		if g.breaker.State() != gobreaker.StateClosed {
-			if err := g.await(stop); err != nil {
-				return nil, err
-			}
+// restore has a group restored below the root of s. While what it needs is away it
+// is held, but only until the hand's stop ends; when this worker cannot write there
+// the items fail with that, whether they were tried or not. An error that is not
+// about the group as a whole is narrowed down to the items that cause it. The error
+// is that of one of the hand's contexts, or errBack.
+func (g *guard) restore(h *hand, r Restorer, s schemas.Settings, items []schemas.Request) (done []schemas.Result, err error) {
+	for len(items) > 0 {
+		p, err := g.enter(h, s.Root, len(items))
+		if isSick(err) {
+			return append(done, failures(items, err)...), nil
 		}
-		done, err := g.try(ctx, r, s, items)
-		switch {
-		case err == nil:
-			return done, nil
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case isDown(err) || isHeld(err):
-			continue
-		case errors.Is(err, errTimeout):
-			// The group, or an archive that says nothing at all.
-			if err := g.await(stop); err != nil {
-				return nil, err
-			}
-		}
-		if len(items) == 1 {
-			return []schemas.Result{failure(items[0], err)}, nil
-		}
-		head, err := g.restore(ctx, stop, r, s, items[:len(items)/2])
 		if err != nil {
 			return nil, err
 		}
-		tail, err := g.restore(ctx, stop, r, s, items[len(items)/2:])
-		return append(head, tail...), err
-	}
-}
-
-// errTimeout says that a try took longer than it may.
-var errTimeout = fault.New(schemas.CodeArchiveError, "not done in the time that one try may take")
-
-// try restores a group once, in a bounded time.
-func (g *guard) try(ctx context.Context, r Restorer, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
-	return g.execute(func() ([]schemas.Result, error) {
-		ctx, cancel := context.WithTimeout(ctx, g.timeout)
-		defer cancel()
-		done, err := r.Restore(ctx, s, items)
+		part := items[:p.items]
+		got, err := g.try(h.work, r, s, part)
+		if err == nil {
+			err = g.failing(h.work, p, got)
+		}
+		g.leave(h.work, p, got, err)
 		switch {
-		case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return nil, errTimeout
-		case err == nil && len(done) != len(items):
-			return nil, fault.New(schemas.CodeInternal, "%d results for %d items", len(done), len(items))
+		case err == nil:
+		case h.work.Err() != nil:
+			return nil, h.work.Err()
+		case errors.Is(err, errBack):
+			return nil, err
+		case isDown(err):
+			continue
+		case len(part) == 1 || isSick(err):
+			got = failures(part, err)
+		default:
+			if got, err = g.restore(h, r, s, part[:len(part)/2]); err != nil {
+				return nil, err
+			}
+			tail, err := g.restore(h, r, s, part[len(part)/2:])
+			if err != nil {
+				return nil, err
+			}
+			got = append(got, tail...)
 		}
-		return done, err
-	})
+		if items = items[len(part):]; done == nil {
+			done = got // mostly all of them
+		} else {
+			done = append(done, got...)
+		}
+	}
+	return done, nil
 }
 
-// await returns nil when the archive answers, or the context's error.
-func (g *guard) await(ctx context.Context) error {
-	for {
-		_, err := g.execute(func() ([]schemas.Result, error) {
-			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-			defer cancel()
-			if err := g.ping(ctx); err != nil {
-				return nil, fault.New(schemas.CodeArchiveDown, "probe: %w", err)
-			}
-			return nil, nil
-		})
-		if err == nil || ctx.Err() != nil {
-			return ctx.Err()
+// failing asks what items were tried at, when some of them failed with what may pass,
+// whether it fails for everybody: then it is as good as away, which is no item's fault.
+// The error says that it is.
+func (g *guard) failing(ctx context.Context, p *pass, results []schemas.Result) error {
+	for i, code := range [2]schemas.Code{schemas.CodeArchiveError, schemas.CodeDestinationBusy} {
+		if !slices.ContainsFunc(results, func(r schemas.Result) bool { return r.Code == code }) {
+			continue
 		}
-		pause(ctx, openFor/4)
+		if err := g.ask(ctx, p.needs[i]); isDown(err) {
+			return err
+		}
 	}
+	return nil
+}
+
+// errBack says that a group cannot be tried now and is to be given back.
+var errBack = errors.New("to be given back")
+
+// pass lets so many items through the breakers of a root.
+type pass struct {
+	items  int
+	needs  [2]*breaker
+	report [2]func(error)
+}
+
+// enter lets up to n items through as soon as it may. While a breaker is open the
+// group has no room, so that others can go on that do not need what is away. The
+// error is that of the hand's stop, or says that this worker cannot write there.
+func (g *guard) enter(h *hand, root string, n int) (*pass, error) {
+	for {
+		p, news, err := g.admit(root, n)
+		if p != nil || err != nil {
+			return p, err
+		}
+		if ok, _ := g.closed(root); !ok {
+			if err := g.hold(h, root); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		select {
+		case <-h.stop.Done():
+			return nil, h.stop.Err()
+		case <-news:
+		}
+	}
+}
+
+// admit lets items through that may be tried now; none when they must wait for
+// news.
+func (g *guard) admit(root string, n int) (*pass, <-chan struct{}, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := &pass{items: n, needs: g.needs(root)}
+	for _, b := range p.needs {
+		if b.aside() {
+			return nil, nil, b.cause
+		}
+		if !b.closed() {
+			p.items = 0
+		} else if b.most > 0 {
+			p.items = min(p.items, b.most-b.trying)
+		}
+	}
+	if p.items <= 0 {
+		return nil, g.news, nil
+	}
+	for i, b := range p.needs {
+		p.report[i], _ = b.machine.Allow() // it is closed
+		b.trying += p.items
+	}
+	return p, nil, nil
+}
+
+// hold waits without the hand's room until the breakers of a root are closed, or
+// until it is known that this worker cannot write there.
+func (g *guard) hold(h *hand, root string) error {
+	count := func(n int) {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.destination(root).holding += n
+		g.tell()
+	}
+	count(1)
+	defer count(-1)
+	h.slot.lend()
+	aside := false
+	err := g.until(h.stop, func() bool {
+		closed := true
+		for _, b := range g.needs(root) {
+			closed, aside = closed && b.closed(), aside || b.aside()
+		}
+		return closed || aside
+	})
+	if err != nil || aside {
+		return err
+	}
+	return h.slot.takeBack(h.stop)
+}
+
+// leave says what became of a try, which ctx bounded. An error is charged to the
+// archive or to the destination, by its code.
+func (g *guard) leave(ctx context.Context, p *pass, results []schemas.Result, err error) {
+	var charged [2]error
+	switch {
+	case ctx.Err() != nil || errors.Is(err, errBack):
+		charged = [2]error{errCutOff, errCutOff}
+	case fault.Is(err, schemas.CodeDestinationDown), isSick(err):
+		charged[1] = err
+	case isDown(err):
+		charged[0] = err
+	default:
+		charged[1] = sickness(results)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, b := range p.needs {
+		b.trying -= p.items
+		was := b.closed()
+		p.report[i](charged[i])
+		switch {
+		case was && !b.closed():
+			g.opened(b, charged[i])
+		case b.most > 0 && err == nil && charged[i] == nil:
+			if b.most *= 2; b.most >= g.all {
+				b.most = 0
+			}
+			g.changed(b)
+		}
+	}
+	g.tell()
+}
+
+// sickness is the first error of results that says that this worker cannot write.
+func sickness(results []schemas.Result) error {
+	for i := range results {
+		if r := &results[i]; r.Code.Class() == schemas.ClassWorkerSick {
+			return fault.New(r.Code, "%s", r.Detail)
+		}
+	}
+	return nil
+}
+
+// opened is called when a breaker has opened, with the lock held.
+func (g *guard) opened(b *breaker, cause error) {
+	b.since, b.cause, b.most = time.Now(), cause, 0
+	g.schedule(b)
+	close(b.opened)
+	g.turn(b)
+	g.goroutines.Go(func() { g.heal(b) })
+}
+
+// schedule says when an open breaker is probed next. The caller holds the lock.
+func (g *guard) schedule(b *breaker) {
+	wait := openFor
+	if b.aside() {
+		wait = sickFor
+	}
+	b.next = time.Now().Add(jittered(wait))
+}
+
+// heal probes what an open breaker stands before until it can close, which it does
+// a moment later, so that a fleet does not begin again all at once.
+func (g *guard) heal(b *breaker) {
+	for {
+		g.mu.Lock()
+		next := b.next
+		g.mu.Unlock()
+		if pause(g.life, time.Until(next)); g.life.Err() != nil {
+			return
+		}
+		g.mu.Lock()
+		report, _ := b.machine.Allow() // it is half-open by now, and nobody else asks
+		b.next = time.Time{}
+		g.changed(b)
+		g.mu.Unlock()
+		err := g.ask(g.life, b)
+		if err == nil {
+			pause(g.life, rand.N(openFor/2)) //nolint:gosec // spreads load, guards nothing
+		}
+		if g.life.Err() != nil {
+			return
+		}
+		if g.recovered(b, report, err) {
+			return
+		}
+	}
+}
+
+// recovered says what a probe of an open breaker has shown, and whether that has
+// closed it.
+func (g *guard) recovered(b *breaker, report func(error), err error) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	defer g.tell()
+	report(err)
+	if err != nil {
+		if isSick(err) != isSick(b.cause) {
+			b.cause = err
+		}
+		g.schedule(b)
+		g.changed(b)
+		return false
+	}
+	b.since, b.cause, b.opened = time.Now(), nil, make(chan struct{})
+	if b.most = max(1, g.size/slowStart); b.most >= g.all {
+		b.most = 0
+	}
+	g.turn(b)
+	return true
+}
+
+// changed has everybody told how a breaker stands now, turn that it opened or
+// closed. The caller holds the lock.
+func (g *guard) changed(b *breaker) { g.observe(b.status()) }
+
+func (g *guard) turn(b *breaker) {
+	s := b.status()
+	switch log := g.log.With().Str("of", s.Of).Logger(); {
+	case s.State == schemas.BreakerClosed:
+		log.Info().Msg("breaker closed; beginning again")
+	case s.Sick:
+		log.Error().Err(b.cause).Str("code", string(s.Code)).Msg("cannot write; stepping aside")
+	default:
+		log.Warn().Err(b.cause).Str("code", string(s.Code)).Msg("breaker open; holding what is in hand")
+	}
+	g.observe(s)
+	g.turned(s)
+}
+
+// ask probes what a breaker stands before, and says why work would be in vain; nil
+// when it would not.
+func (g *guard) ask(ctx context.Context, b *breaker) error {
+	a := b.probe.begin(g.life, &g.goroutines)
+	t := time.NewTimer(probeTimeout)
+	defer t.Stop()
+	select {
+	case <-a.there:
+		return b.judge(a.err)
+	case <-t.C:
+		return b.silent()
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// failures are the results of items that err has ended.
+func failures(items []schemas.Request, err error) []schemas.Result {
+	results := make([]schemas.Result, len(items))
+	for i := range items {
+		results[i] = failure(items[i], err)
+	}
+	return results
 }
 
 // failure is the result of an item that err has ended.
@@ -177,10 +464,15 @@ func failure(r schemas.Request, err error) schemas.Result {
 	return schemas.Result{Request: r, Outcome: schemas.OutcomeFailed, Code: fault.CodeOf(err), Detail: err.Error()}
 }
 
-func isDown(err error) bool {
-	return err != nil && fault.CodeOf(err).Class() == schemas.ClassBackendDown
-}
-
-func isHeld(err error) bool {
-	return errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests)
+// sick is why this worker has stepped aside from a destination, nil when it has
+// not.
+func (g *guard) sick() (err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, root := range slices.Sorted(maps.Keys(g.destinations)) {
+		if b := g.destinations[root]; b.aside() {
+			err = cmp.Or(err, b.cause)
+		}
+	}
+	return err
 }

@@ -41,12 +41,12 @@ func (w *Worker) plan(h *hand, b *schemas.Batch, d *decoded) (*plan, error) {
 			p.end(item, schemas.OutcomeSkipped, schemas.CodeItemSkipped, by("skipped", s.By, s.Note))
 			continue
 		}
-		switch marks := item.marks(); {
-		case marks >= maxDeaths:
-			p.end(item, schemas.OutcomeFailed, schemas.CodeWorkerKiller, fmt.Sprintf("%d times a worker died while it tried this item, alone", marks))
-		case !item.suspect() && marks == 0:
+		switch deaths := item.deaths(); {
+		case deaths >= maxDeaths:
+			p.end(item, schemas.OutcomeFailed, schemas.CodeWorkerKiller, fmt.Sprintf("%d times a worker died while it tried this item, alone", deaths))
+		case !item.suspect() && deaths == 0:
 			p.together = append(p.together, item)
-		case marks > 0 && time.Since(w.started) < calm:
+		case deaths > 0 && time.Since(w.started) < calm:
 			p.later[item.of] = calm - time.Since(w.started)
 		default:
 			p.alone = append(p.alone, item)

@@ -60,6 +60,18 @@ func (p *pullers) hide(id string) {
 	delete(p.active, id)
 }
 
+// forget ends all batches, until they are shown again. What is in hand goes on.
+func (p *pullers) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.active {
+		if a.stop != nil {
+			a.stop()
+		}
+	}
+	clear(p.active)
+}
+
 // steer does what holds for the whole fleet.
 func (p *pullers) steer(ctx context.Context, s schemas.Steering) {
 	p.mu.Lock()

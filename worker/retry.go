@@ -54,7 +54,7 @@ const (
 	// TryAgain: the item is tried again after the delay; the attempt counts.
 	TryAgain
 	// HandBack: the item goes to another worker at once; the attempt does not
-	// count and this worker stops.
+	// count, and this worker steps aside.
 	HandBack
 )
 

@@ -2,15 +2,18 @@ package worker
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/exhume/exhume/internal/failpoint"
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
-// SickError says that this worker cannot write to the destination. Its items
-// went back to the queue and cost no attempt.
+// SickError says that this worker cannot write to a destination. The items that it
+// had in hand for it went back to the queue and cost no attempt.
 type SickError struct {
 	Code   schemas.Code
 	Detail string
@@ -74,18 +77,12 @@ func (w *Worker) try(h *hand, s schemas.Settings, p *plan) ([]schemas.Result, er
 	if err := w.pay(h.work, h.stop, h.slot, n); err != nil {
 		return nil, err
 	}
-	results, err := w.guard.restore(h.work, h.stop, together{w}, s, requestsOf(p.together))
+	results, err := w.guard.restore(h, together{w}, s, requestsOf(p.together))
 	if err != nil {
 		return nil, err
 	}
 	if len(p.alone) > 0 {
-		past := make(map[int64]schemas.Retry, len(p.alone))
-		for i := range p.alone {
-			if r := p.alone[i].past; r != nil {
-				past[p.alone[i].request.Index] = *r
-			}
-		}
-		more, err := w.guard.restore(h.work, h.stop, alone{w, h.stop, past}, s, requestsOf(p.alone))
+		more, err := w.guard.restore(h, newAlone(h.stop, w, p.alone), s, requestsOf(p.alone))
 		if err != nil {
 			return nil, err
 		}
@@ -112,10 +109,17 @@ func restoredBytes(results []schemas.Result) (n int64) {
 	return n
 }
 
-// settle is the one place where items leave the worker's hand. The order is
-// what makes them safe: a final result is stored before its request is
-// acknowledged, and a failed attempt is counted before its request goes back.
-// Messages that are to come later are given back with their delays.
+// settle is the one place where items leave the worker's hand. The order is what
+// makes them safe: what became of them is told first, failed attempts are counted
+// then, and requests go back or are acknowledged last. Messages that are to come
+// later are given back with their delays.
+//
+// Who dies between the steps leaves messages that come again, and with them all
+// their items, whose results and failures are known already and count once. Before
+// the attempts are counted, an item that failed is tried once more than it may be,
+// under the number that its failure has. After that it does not wait before its next
+// attempt; once its own request is published, it is tried by that one, too, and each
+// attempt that fails counts.
 func (w *Worker) settle(
 	ctx, stop context.Context, batch string, msgs []Message, later map[Message]time.Duration, items []held, results []schemas.Result,
 ) error {
@@ -123,20 +127,22 @@ func (w *Worker) settle(
 	if err != nil {
 		return err
 	}
-	if d.sick != nil {
+	if d.sick != nil && w.cfg.EndWhenSick {
 		w.stop(d.sick)
 	}
-	if len(d.final) > 0 {
+	failpoint.Here("worker.restored")
+	if group := d.told(batch, w.cfg.Name); len(group.Results)+len(group.Failures) > 0 {
 		start := time.Now()
-		group := schemas.ResultGroup{Batch: batch, Worker: w.cfg.Name, Results: d.final}
 		if err := w.insist(ctx, stop, "store results", func() error { return w.queue.PublishResults(ctx, group) }); err != nil {
 			return err
 		}
 		w.cfg.Observer.Settled(d.final, time.Since(start))
 	}
+	failpoint.Here("worker.published")
 	if err := w.tryAgain(ctx, stop, d, later); err != nil {
 		return err
 	}
+	failpoint.Here("worker.requeued")
 	for _, m := range msgs {
 		delay, again := later[m]
 		switch {
@@ -156,15 +162,16 @@ func (w *Worker) settle(
 // the messages of the others are added to later.
 func (w *Worker) tryAgain(ctx, stop context.Context, d decisions, later map[Message]time.Duration) error {
 	var requeue []schemas.RequestGroup
+	whole := map[Message]time.Duration{}
 	for _, a := range d.again {
 		r := &a.item.request
 		err := w.insist(ctx, stop, "count a failed attempt", func() error { return w.retries.SetRetry(ctx, r.Batch, r.Index, a.retry) })
 		if err != nil {
 			return err
 		}
-		w.cfg.Observer.Retried(a.retry.Causes[len(a.retry.Causes)-1])
+		w.cfg.Observer.Retried(a.failed.Code)
 		w.log.Info().Str("request", r.ID()).Int("attempt", a.retry.Attempts).Dur("delay", a.delay).
-			Str("cause", a.retry.LastError).Msg("will be tried again")
+			Str("cause", a.failed.Detail).Msg("will be tried again")
 		switch m := a.item.of; {
 		case d.back[m]: // it comes again as a whole
 		case m.items == 1:
@@ -173,12 +180,23 @@ func (w *Worker) tryAgain(ctx, stop context.Context, d decisions, later map[Mess
 			g := schemas.NewRequestGroup([]schemas.Request{*r})
 			g.Published, g.NotBefore = r.Published.UTC(), a.retry.NextTry
 			requeue = append(requeue, g)
+			whole[m] = max(whole[m], a.delay)
 		}
 	}
+	failpoint.Here("worker.counted")
 	if len(requeue) == 0 {
 		return nil
 	}
-	return w.insist(ctx, stop, "publish requests again", func() error { return w.queue.Requeue(ctx, requeue) })
+	return w.insist(ctx, stop, "publish requests again", func() error {
+		err := w.queue.Requeue(ctx, requeue)
+		if !fault.Is(err, schemas.CodeBrokerFull) {
+			return err
+		}
+		// There may be no room until those who hold messages let go of them.
+		w.log.Warn().Err(err).Int("messages", len(whole)).Msg("no room for requests to be tried again; giving their messages back as they are")
+		maps.Copy(later, whole)
+		return nil
+	})
 }
 
 // decisions are what becomes of a group.
@@ -193,14 +211,29 @@ type decisions struct {
 
 // again is an item that will be tried again.
 type again struct {
-	item  held
-	retry schemas.Retry
-	delay time.Duration
+	item   held
+	failed schemas.Attempt
+	retry  schemas.Retry
+	delay  time.Duration
+}
+
+// told is what is published of a group: its results, and the attempts that failed
+// and will be followed by another.
+func (d *decisions) told(batch, worker string) schemas.ResultGroup {
+	g := schemas.ResultGroup{Batch: batch, Worker: worker, Results: d.final}
+	for i := range d.again {
+		a, r := &d.again[i], &d.again[i].item.request
+		g.Failures = append(g.Failures, schemas.Failure{
+			Batch: r.Batch, Index: r.Index, Tombstone: r.Tombstone, Output: r.Output, Actor: r.Actor,
+			Number: a.retry.Attempts, Attempt: a.failed, NextTry: a.retry.NextTry,
+		})
+	}
+	return g
 }
 
 func (w *Worker) decide(ctx, stop context.Context, items []held, results []schemas.Result) (d decisions, err error) {
 	now := time.Now().UTC()
-	d.back = map[Message]bool{}
+	d.final, d.back = []schemas.Result{}, map[Message]bool{}
 	for i := range results {
 		r, item := results[i], items[i]
 		if item.past == nil && r.Code.Class() == schemas.ClassTransient {
@@ -220,12 +253,13 @@ func (w *Worker) decide(ctx, stop context.Context, items []held, results []schem
 		case Finish:
 			d.final = append(d.final, r)
 		case TryAgain:
+			failed := schemas.Attempt{At: now, Worker: w.cfg.Name, Code: r.Code, Detail: cut(r.Detail, maxPastDetail)}
 			past.Attempts++
 			past.Causes = append(past.Causes, r.Code)
 			past.LastError, past.NextTry = r.Detail, now.Add(v.Delay)
-			past.History = append(past.History, schemas.Attempt{At: now, Worker: w.cfg.Name, Code: r.Code, Detail: cut(r.Detail, maxPastDetail)})
+			past.History = append(past.History, failed)
 			past.History = past.History[max(0, len(past.History)-schemas.MaxHistory):]
-			d.again = append(d.again, again{item, past, v.Delay})
+			d.again = append(d.again, again{item, failed, past, v.Delay})
 		case HandBack:
 			d.sick = &SickError{r.Code, r.Detail}
 			d.back[item.of] = true

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -28,12 +29,17 @@ type shelf struct {
 	retries  map[string]schemas.Retry
 	results  map[string]schemas.Result
 	repeated int // results of items that had one
+	failures []schemas.Failure
+	full     bool           // no room for requests that are published again
+	asked    map[string]int // how often messages of a batch were asked for
+	steps    []string       // what workers have done, in order
+	lost     chan struct{}  // closed when watches are lost
 }
 
 func newShelf() *shelf {
 	return &shelf{
 		changed: make(chan struct{}), batches: map[string]schemas.Batch{}, msgs: map[string][]*shelved{},
-		retries: map[string]schemas.Retry{}, results: map[string]schemas.Result{},
+		retries: map[string]schemas.Retry{}, results: map[string]schemas.Result{}, asked: map[string]int{}, lost: make(chan struct{}),
 	}
 }
 
@@ -115,15 +121,16 @@ func (d *delivered) PublishedAt() time.Time        { return d.at }
 func (d *delivered) Redelivered() bool             { return d.deliveries > 1 }
 func (d *delivered) Deliveries() int               { return d.deliveries }
 func (d *delivered) Alive() error                  { return nil }
-func (d *delivered) Ack() error                    { return d.settle(func() { d.settled = true }) }
+func (d *delivered) Ack() error                    { return d.settle("ack", func() { d.settled = true }) }
 
 func (d *delivered) Nak(delay time.Duration) error {
-	return d.settle(func() { d.holder, d.ready = nil, time.Now().Add(delay) })
+	return d.settle("nak", func() { d.holder, d.ready = nil, time.Now().Add(delay) })
 }
 
-func (d *delivered) settle(do func()) error {
+func (d *delivered) settle(step string, do func()) error {
 	d.on.change(func() {
 		if d.holder == d.by && !d.by.dead {
+			d.on.steps = append(d.on.steps, step)
 			do()
 		}
 	})
@@ -157,6 +164,9 @@ func (s *shelf) all() map[*shelved]bool {
 
 func (h *hold) Requests(ctx context.Context, batch string, n int, wait time.Duration) ([]Message, error) {
 	until := time.Now().Add(wait)
+	h.mu.Lock()
+	h.asked[batch]++
+	h.mu.Unlock()
 	for {
 		h.mu.Lock()
 		if h.dead {
@@ -204,11 +214,13 @@ func (h *hold) Requests(ctx context.Context, batch string, n int, wait time.Dura
 func (h *hold) watch(ctx context.Context, look func()) error {
 	for ctx.Err() == nil {
 		h.mu.Lock()
-		changed := h.changed
+		changed, lost := h.changed, h.lost
 		h.mu.Unlock()
 		look()
 		select {
 		case <-ctx.Done():
+		case <-lost:
+			return errors.New("the bucket is gone")
 		case <-changed:
 		}
 	}
@@ -260,6 +272,8 @@ func (h *hold) do(do func()) (err error) {
 
 func (h *hold) PublishResults(_ context.Context, g schemas.ResultGroup) error {
 	return h.do(func() {
+		h.steps = append(h.steps, "publish")
+		h.failures = append(h.failures, g.Failures...)
 		for _, r := range g.Results {
 			if _, ok := h.results[r.ID()]; ok {
 				h.repeated++
@@ -270,11 +284,20 @@ func (h *hold) PublishResults(_ context.Context, g schemas.ResultGroup) error {
 }
 
 func (h *hold) Requeue(_ context.Context, groups []schemas.RequestGroup) error {
-	return h.do(func() {
+	full := false
+	err := h.do(func() {
+		if full = h.full; full {
+			return
+		}
+		h.steps = append(h.steps, "requeue")
 		for _, g := range groups {
 			h.append(g)
 		}
 	})
+	if full {
+		err = fault.New(schemas.CodeBrokerFull, "the queue is full")
+	}
+	return err
 }
 
 func (h *hold) Retry(_ context.Context, batch string, index int64) (r schemas.Retry, err error) {
@@ -283,7 +306,10 @@ func (h *hold) Retry(_ context.Context, batch string, index int64) (r schemas.Re
 }
 
 func (h *hold) SetRetry(_ context.Context, batch string, index int64, r schemas.Retry) error {
-	return h.do(func() { h.retries[fmt.Sprint(batch, ":", index)] = r })
+	return h.do(func() {
+		h.steps = append(h.steps, "count")
+		h.retries[fmt.Sprint(batch, ":", index)] = r
+	})
 }
 
 // process is a worker that runs.

@@ -23,6 +23,7 @@ type slots struct {
 
 	mu      sync.Mutex
 	free    int64
+	lenders []*lender // who want their room back, as they came
 	waiting []*waiter // as they came
 	classes map[schemas.Priority]*class
 	clock   float64     // the most that a class had used when its turn came
@@ -130,6 +131,16 @@ func (s *slots) enqueue(sh *share, items int) *waiter {
 // is. Nobody overtakes because he needs less: whoever needs much would wait for
 // ever. Serve and what follows is called with the lock held.
 func (s *slots) serve() {
+	// Whoever has something in hand comes first.
+	for len(s.lenders) > 0 {
+		l := s.lenders[0]
+		if l.room > s.free {
+			return
+		}
+		s.free -= l.room
+		s.lenders = s.lenders[1:]
+		close(l.served)
+	}
 	if len(s.waiting) == 0 {
 		return
 	}
@@ -216,6 +227,7 @@ type slot struct {
 	class *class
 	items int
 	held  int64
+	lent  int64 // of what was held
 	tolls []toll
 }
 
@@ -236,6 +248,46 @@ func (s *slot) fit(items int) {
 		s.held = n
 	}
 	s.of.serve()
+}
+
+// lender waits for room that is his.
+type lender struct {
+	room   int64
+	served chan struct{}
+}
+
+// lend lets others have the room while the group cannot use it.
+func (s *slot) lend() {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.of.free += s.held
+	s.lent, s.held = s.held, 0
+	s.of.serve()
+}
+
+// takeBack waits for the room that was lent. The error is the context's.
+func (s *slot) takeBack(ctx context.Context) error {
+	l := &lender{room: s.lent, served: make(chan struct{})}
+	s.of.mu.Lock()
+	s.of.lenders = append(s.of.lenders, l)
+	s.of.serve()
+	s.of.mu.Unlock()
+	var err error
+	select {
+	case <-l.served:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.of.lenders = slices.DeleteFunc(s.of.lenders, func(other *lender) bool { return other == l })
+	select {
+	case <-l.served:
+		s.held, s.lent, err = s.lent, 0, nil
+	default:
+		s.of.serve() // whom it stood before
+	}
+	return err
 }
 
 func (s *slot) release() {

@@ -3,9 +3,9 @@ package worker
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
-	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -40,26 +40,37 @@ func (h *held) suspect() bool {
 	return n > maxDeliveries
 }
 
-// marks is how many workers died while they tried the item alone.
-func (h *held) marks() (n int) {
-	if h.past != nil {
-		for _, c := range h.past.Causes {
-			if c == schemas.CodeWorkerKiller {
-				n++
-			}
+// deaths is how many workers died while they tried the item alone.
+func (h *held) deaths() int {
+	if h.past == nil {
+		return 0
+	}
+	return deaths(*h.past)
+}
+
+// deaths is how many an item's record tells of. Records of earlier versions have
+// CodeWorkerKiller among the causes instead, once for each.
+func deaths(r schemas.Retry) int {
+	n := r.Deaths
+	for _, c := range r.Causes {
+		if c == schemas.CodeWorkerKiller {
+			n++
 		}
 	}
 	return n
 }
 
-// marked is an item's record with one mark more.
+// marked is an item's record with one death more.
 func marked(r schemas.Retry) schemas.Retry {
-	r.Causes = append(slices.Clone(r.Causes), schemas.CodeWorkerKiller)
+	n := deaths(r) + 1
+	r = cleared(r)
+	r.Deaths = n
 	return r
 }
 
-// cleared is an item's record without marks.
+// cleared is an item's record without deaths.
 func cleared(r schemas.Retry) schemas.Retry {
+	r.Deaths = 0
 	r.Causes = slices.DeleteFunc(slices.Clone(r.Causes), func(c schemas.Code) bool { return c == schemas.CodeWorkerKiller })
 	return r
 }
@@ -79,10 +90,22 @@ func (t together) Restore(ctx context.Context, s schemas.Settings, items []schem
 type alone struct {
 	*Worker
 	stop context.Context
+
+	mu   sync.Mutex              // a try that was left behind may still go on
 	past map[int64]schemas.Retry // by index
 }
 
-func (a alone) Restore(ctx context.Context, s schemas.Settings, items []schemas.Request) (done []schemas.Result, err error) {
+func newAlone(stop context.Context, w *Worker, items []held) *alone {
+	a := &alone{Worker: w, stop: stop, past: make(map[int64]schemas.Retry, len(items))}
+	for i := range items {
+		if r := items[i].past; r != nil {
+			a.past[items[i].request.Index] = *r
+		}
+	}
+	return a
+}
+
+func (a *alone) Restore(ctx context.Context, s schemas.Settings, items []schemas.Request) (done []schemas.Result, err error) {
 	if err := a.turns.Acquire(ctx, everything); err != nil {
 		return nil, err
 	}
@@ -97,19 +120,27 @@ func (a alone) Restore(ctx context.Context, s schemas.Settings, items []schemas.
 	return done, nil
 }
 
-func (a alone) one(ctx context.Context, s schemas.Settings, item []schemas.Request) ([]schemas.Result, error) {
+// one tries an item. The error is errBack when its mark could not be set or removed
+// before the worker was told to stop.
+func (a *alone) one(ctx context.Context, s schemas.Settings, item []schemas.Request) ([]schemas.Result, error) {
 	batch, index := item[0].Batch, item[0].Index
+	a.mu.Lock()
 	past := a.past[index]
-	if err := a.retries.SetRetry(ctx, batch, index, marked(past)); err != nil {
-		return nil, fault.New(schemas.CodeBrokerDown, "mark a suspect: %w", err)
+	a.past[index] = cleared(past)
+	a.mu.Unlock()
+	note := func(ctx context.Context, what string, r schemas.Retry) error {
+		if a.insist(ctx, a.stop, what, func() error { return a.retries.SetRetry(ctx, batch, index, r) }) != nil {
+			return errBack
+		}
+		return nil
+	}
+	if err := note(ctx, "mark a suspect", marked(past)); err != nil {
+		return nil, err
 	}
 	done, err := a.restorer.Restore(ctx, s, item)
-	ctx = context.WithoutCancel(ctx) // the worker has survived, however it ended
-	past = cleared(past)
-	a.past[index] = past
-	unmark := func() error { return a.retries.SetRetry(ctx, batch, index, past) }
-	if err := a.insist(ctx, a.stop, "remove the mark of a suspect", unmark); err != nil {
-		return nil, fault.New(schemas.CodeBrokerDown, "remove the mark of a suspect: %w", err)
+	// The worker has survived, however it ended.
+	if err := note(context.WithoutCancel(ctx), "remove the mark of a suspect", cleared(past)); err != nil {
+		return nil, err
 	}
 	return done, err
 }

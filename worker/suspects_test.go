@@ -51,7 +51,7 @@ func (s *shelf) marks() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range s.retries {
-		if slices.Contains(r.Causes, schemas.CodeWorkerKiller) {
+		if deaths(r) > 0 {
 			n++
 		}
 	}
@@ -212,14 +212,14 @@ func TestMarksDuringAnOutage(t *testing.T) {
 					return nil
 				})
 				down := func(context.Context) error { return fault.New(schemas.CodeArchiveDown, "refused") }
-				p := s.run(t, Config{Ping: down}, r)
+				p := s.run(t, Config{Prober: probes{archive: down}}, r)
 				time.Sleep(calm + time.Minute)
 				synctest.Wait()
 				if n := s.marks(); n != 0 {
 					t.Errorf("%d items are marked during an outage", n)
 				}
 				st := p.Status(schemas.WorkerQuestion{})
-				if st.Items == 0 || st.Breaker.State == "closed" || st.Breaker.Reason == "" || time.Since(st.Breaker.Since) < 50*time.Second {
+				if b := st.Breakers[0]; st.Items == 0 || b.State == schemas.BreakerClosed || b.Reason != "refused" || time.Since(b.Since) < 50*time.Second {
 					t.Errorf("status %+v", st)
 				}
 				p.kill()
@@ -244,13 +244,13 @@ func TestMarksAreForgotten(t *testing.T) {
 	var marks []int
 	w, err := New(Config{Name: "w"}, h, h, restorerFunc(func(context.Context, schemas.Request) error {
 		past, err := h.Retry(t.Context(), "b", 0)
-		marks = append(marks, len(past.Causes))
+		marks = append(marks, past.Deaths)
 		return err
 	}), zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := alone{w, t.Context(), map[int64]schemas.Retry{0: marked(schemas.Retry{})}}
+	a := newAlone(t.Context(), w, []held{{request: group(1)[0], past: &schemas.Retry{Deaths: 1}}})
 	for range 2 {
 		if _, err := a.Restore(t.Context(), schemas.Settings{}, group(1)); err != nil {
 			t.Error(err)
@@ -301,11 +301,16 @@ type restoreFunc func(ctx context.Context, items []schemas.Request)
 
 func (f restoreFunc) Restore(ctx context.Context, _ schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
 	f(ctx, items)
+	return restored(items), ctx.Err()
+}
+
+// restored are the results of items that were restored.
+func restored(items []schemas.Request) []schemas.Result {
 	out := make([]schemas.Result, len(items))
 	for i := range items {
 		out[i] = schemas.Result{Request: items[i], Outcome: schemas.OutcomeRestored}
 	}
-	return out, ctx.Err()
+	return out
 }
 
 // Retries bring a message again, too, and cast no suspicion on it.
@@ -322,5 +327,25 @@ func TestWhoIsASuspect(t *testing.T) {
 		if got := h.suspect(); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
+	}
+}
+
+// Records of earlier versions tell of deaths among the causes.
+func TestDeathsInOldRecords(t *testing.T) {
+	t.Parallel()
+	old := schemas.Retry{Attempts: 1, Causes: []schemas.Code{schemas.CodeArchiveBusy, schemas.CodeWorkerKiller}}
+	if n := deaths(old); n != 1 {
+		t.Errorf("%d deaths", n)
+	}
+	want := schemas.Retry{Attempts: 1, Causes: []schemas.Code{schemas.CodeArchiveBusy}, Deaths: 2}
+	if diff := cmp.Diff(want, marked(old)); diff != "" {
+		t.Error(diff)
+	}
+	want.Deaths = 0
+	if diff := cmp.Diff(want, cleared(marked(old))); diff != "" {
+		t.Error(diff)
+	}
+	if n := len(old.Causes); n != 2 {
+		t.Errorf("the record itself was changed: %v", old.Causes)
 	}
 }

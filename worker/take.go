@@ -49,17 +49,18 @@ func (w *Worker) take(ctx, work, stop context.Context, a *assignment) (*hand, er
 // gather puts a slot and messages into an empty hand, or at least one of the two,
 // or nothing when ctx ends.
 func (w *Worker) gather(ctx context.Context, a *assignment, h *hand) error {
-	if h.slot = w.slots.acquire(ctx, a.share, w.cfg.GroupSize); h.slot == nil {
+	root := a.batch.Load().Settings.Root
+	if h.slot = w.room(ctx, a, root); h.slot == nil {
 		return nil
 	}
-	if err := w.fill(ctx, h); len(h.msgs) > 0 || err != nil {
+	if err := w.fill(ctx, h, root); len(h.msgs) > 0 || err != nil {
 		return err
 	}
 	// Nothing there: wait for the first message without keeping a slot from
 	// other batches.
 	h.slot.giveBack()
 	h.slot = nil
-	first, err := w.queue.Requests(ctx, h.batch, 1, idleWait)
+	first, err := w.first(ctx, h.batch, root)
 	if len(first) == 0 {
 		return err
 	}
@@ -68,13 +69,58 @@ func (w *Worker) gather(ctx context.Context, a *assignment, h *hand) error {
 	if h.slot = w.slots.acquire(ctx, a.share, w.cfg.GroupSize); h.slot == nil {
 		return nil
 	}
-	return w.fill(ctx, h)
+	return w.fill(ctx, h, root)
 }
 
-// fill takes as many of the messages that are there as the slot has room for. How
-// many items are in a message shows only when it comes, so it is careful first.
-func (w *Worker) fill(ctx context.Context, h *hand) error {
+// room waits for a slot, and until nothing keeps the worker from working below the
+// root. It is nil when the context ends before.
+func (w *Worker) room(ctx context.Context, a *assignment, root string) *slot {
+	for {
+		if w.guard.await(ctx, root) != nil {
+			return nil
+		}
+		s := w.slots.acquire(ctx, a.share, w.cfg.GroupSize)
+		if s == nil {
+			return nil
+		}
+		if ok, _ := w.guard.closed(root); ok {
+			return s
+		}
+		s.giveBack()
+	}
+}
+
+// first waits for the first message of a batch, but not when a breaker opens.
+func (w *Worker) first(ctx context.Context, batch, root string) ([]Message, error) {
+	ok, opened := w.guard.closed(root)
+	if !ok {
+		return nil, nil
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-opened[0]:
+		case <-opened[1]:
+		case <-waiting.Done():
+		}
+		cancel()
+	}()
+	msgs, err := w.queue.Requests(waiting, batch, 1, idleWait)
+	if waiting.Err() != nil {
+		err = nil // it ended because it was told to
+	}
+	return msgs, err
+}
+
+// fill takes as many of the messages that are there as the slot has room for, as
+// long as work below the root may go on. How many items are in a message shows only
+// when it comes, so it is careful first.
+func (w *Worker) fill(ctx context.Context, h *hand, root string) error {
 	for items := itemsIn(h.msgs); items < h.slot.items; {
+		if ok, _ := w.guard.closed(root); !ok {
+			return nil
+		}
 		inMessage := schemas.MaxRequests
 		if len(h.msgs) > 0 {
 			inMessage = items / len(h.msgs)

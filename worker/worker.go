@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -45,10 +46,11 @@ type Message interface {
 
 // Queue is the broker as a worker sees it.
 type Queue interface {
-	// WatchBatches reports the active batches until the context ends.
+	// WatchBatches reports the active batches until the context ends. An error means
+	// that it does not know them any more; the next call reports all anew.
 	WatchBatches(ctx context.Context, show func(schemas.Batch), hide func(id string)) error
 	// WatchFleet reports what holds for the fleet, at first and whenever it
-	// changes, until the context ends.
+	// changes, until the context ends. An error means what it does there.
 	WatchFleet(ctx context.Context, show func(schemas.Steering)) error
 	// AnswerStatus has questions to the worker answered until stop is called.
 	AnswerStatus(answer func(schemas.WorkerQuestion) schemas.WorkerStatus) (stop func(), err error)
@@ -56,7 +58,8 @@ type Queue interface {
 	// first. None in time is an empty result. It may return messages although
 	// the context has ended, or beside an error.
 	Requests(ctx context.Context, batch string, n int, wait time.Duration) ([]Message, error)
-	// PublishResults returns when all results are stored.
+	// PublishResults returns when all results and failures are stored. It may be
+	// repeated.
 	PublishResults(ctx context.Context, g schemas.ResultGroup) error
 	// Requeue publishes requests of items that are to be tried again, and
 	// returns when all are stored.
@@ -70,7 +73,8 @@ type Retries interface {
 }
 
 // Restorer restores a group of items; see restore.Restorer. It must return soon
-// when the context ends.
+// when the context ends. What does not is left behind, and may run beside the same
+// items' next try.
 type Restorer interface {
 	Restore(ctx context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error)
 }
@@ -84,8 +88,9 @@ type Observer interface {
 	Settled(results []schemas.Result, took time.Duration)
 	// Retried: an attempt failed with the code and will be repeated.
 	Retried(code schemas.Code)
-	// Breaker: the breaker in front of archive and destinations is closed, half-open or open.
-	Breaker(state string)
+	// Breaker: a breaker stands otherwise than before, or is there for the first
+	// time.
+	Breaker(schemas.BreakerStatus)
 }
 
 // unobserved is an Observer that does not look.
@@ -94,7 +99,7 @@ type unobserved struct{}
 func (unobserved) InHand(int)                              {}
 func (unobserved) Settled([]schemas.Result, time.Duration) {}
 func (unobserved) Retried(schemas.Code)                    {}
-func (unobserved) Breaker(string)                          {}
+func (unobserved) Breaker(schemas.BreakerStatus)           {}
 
 // Config says how a worker works. The zero value of each field but Name works.
 type Config struct {
@@ -120,19 +125,23 @@ type Config struct {
 	Groups int
 	// Heartbeat is how often leases are renewed (default 10 s).
 	Heartbeat time.Duration
-	// Timeout bounds one try at a group (default 10 min). What is not done then
-	// is tried in smaller groups, and at last counts as a failed attempt of the
-	// one item that does not end.
-	Timeout time.Duration
 	// DrainTimeout bounds how long work in hand may go on once Run's context
 	// has ended; 0 lets it finish.
 	DrainTimeout time.Duration
 	// Retry says when failed items are tried again.
 	Retry RetryPolicy
-	// Ping probes the archive; nil means that it is never probed but tried.
-	Ping func(context.Context) error
+	// EndWhenSick has Run return a SickError when the worker cannot write to a
+	// destination. Otherwise it takes nothing more for that one, goes on with others
+	// and looks every now and then whether it can write there again.
+	EndWhenSick bool
+	// Prober looks whether archive and destinations are there; nil means that they
+	// are tried instead.
+	Prober Prober
 	// Observer is told what the worker does; nil tells nobody.
 	Observer Observer
+	// Tell is told when a breaker opens or closes; nil tells nobody. It must return
+	// at once.
+	Tell func(schemas.WorkerEvent)
 }
 
 func (c Config) withDefaults() Config {
@@ -145,14 +154,14 @@ func (c Config) withDefaults() Config {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 10 * time.Second
 	}
-	if c.Timeout == 0 {
-		c.Timeout = 10 * time.Minute
-	}
 	if c.Observer == nil {
 		c.Observer = unobserved{}
 	}
-	if c.Ping == nil {
-		c.Ping = func(context.Context) error { return nil }
+	if c.Prober == nil {
+		c.Prober = unprobed{}
+	}
+	if c.Tell == nil {
+		c.Tell = func(schemas.WorkerEvent) {}
 	}
 	return c
 }
@@ -200,8 +209,8 @@ func New(cfg Config, q Queue, retries Retries, r Restorer, log zerolog.Logger) (
 }
 
 // Run works until the context ends, then finishes what is in hand. It returns
-// early, with an error, when the worker cannot write any more (SickError) or
-// has lost the broker.
+// early, with an error, when the worker cannot write any more (SickError, if that is
+// to end it) or when the broker does not let it work. It may be called once.
 func (w *Worker) Run(ctx context.Context) error {
 	ctx, w.stop = context.WithCancelCause(ctx)
 	defer w.stop(nil)
@@ -236,29 +245,50 @@ func (w *Worker) Run(ctx context.Context) error {
 		defer time.AfterFunc(w.cfg.DrainTimeout, abort).Stop()
 	}
 	w.inHand.Wait()
+	w.guard.close()
 	if sick, ok := errors.AsType[*SickError](context.Cause(ctx)); ok {
 		return sick
 	}
 	return err
 }
 
-// watch keeps the pullers informed until the context ends, or until it cannot.
+// watch keeps the pullers informed until the context ends, or until it may not.
 func (w *Worker) watch(ctx context.Context, p *pullers) error {
 	g, watching := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return w.queue.WatchBatches(watching, func(b schemas.Batch) { p.show(ctx, b) }, p.hide)
+		return w.again(watching, "the active batches", p.forget, func() error {
+			return w.queue.WatchBatches(watching, func(b schemas.Batch) { p.show(ctx, b) }, p.hide)
+		})
 	})
 	if !w.cfg.Cancels {
+		// What was known last holds until something else is: a pause ends by nobody's
+		// not knowing of it.
 		g.Go(func() error {
-			return w.queue.WatchFleet(watching, func(s schemas.Steering) {
-				if w.cfg.Limiter == nil {
-					s.Limits = nil
-				}
-				p.steer(ctx, s)
+			return w.again(watching, "the fleet's steering", func() {}, func() error {
+				return w.queue.WatchFleet(watching, func(s schemas.Steering) {
+					if w.cfg.Limiter == nil {
+						s.Limits = nil
+					}
+					p.steer(ctx, s)
+				})
 			})
 		})
 	}
 	return g.Wait()
+}
+
+// again watches anew whenever a watch is lost, as when the broker has lost its
+// buckets, until the context ends or the broker refuses it.
+func (w *Worker) again(ctx context.Context, what string, lost func(), watch func() error) error {
+	for {
+		err := watch()
+		if ctx.Err() != nil || fault.Is(err, schemas.CodeBrokerDenied) {
+			return err
+		}
+		lost()
+		w.log.Warn().Err(err).Msg("cannot watch " + what + "; trying again")
+		pause(ctx, time.Second)
+	}
 }
 
 // mine says whether the worker takes items of a batch.

@@ -56,6 +56,7 @@ before. Ctrl-C stops it in order, twice at once.`,
 	natsFlags(fs)
 	fs.String("results", "", "write the result document, JSON, to this `file`")
 	fs.String("memory", "", "hold at most this `size` of artifacts in memory (default 256MiB)")
+	fs.String("item-timeout", "", "give an item up after this `long` and try it again (default 10m)")
 	fs.BoolVar(&f.acceptEvidence, "accept-evidence", false, "go on although the evidence log was moved away, replaced or cut")
 	output := ""
 	if c.codex {

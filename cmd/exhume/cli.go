@@ -84,9 +84,9 @@ destination full), 6 not found, 7 refused, 8 cancelled, 130 interrupted.`,
 	root.AddCommand(
 		c.demoCommand(), c.batchRestoreCommand(), c.planCommand(), c.restoreCommand(),
 		c.storeCommand(), c.listCommand(), c.manifestCommand(), c.showCommand(),
-		c.upCommand(), c.submitCommand(), c.workerCommand(), c.collectorCommand(), c.doctorCommand(), c.migrateCommand(), c.probeCommand(), c.benchCommand(),
+		c.upCommand(), c.submitCommand(), c.workerCommand(), c.collectorCommand(), c.doctorCommand(), c.migrateCommand(), c.ledgerCommand(), c.probeCommand(), c.benchCommand(),
 		c.workersCommand(), c.limitsCommand(), c.itemCommand(),
-		c.batchCommand(), c.dlqCommand(), c.healthCheckCommand(), c.configShowCommand(), c.errorsCommand(), c.schemaCommand(), c.versionCommand(),
+		c.batchCommand(), c.dlqCommand(), c.evidenceCommand(), c.healthCheckCommand(), c.configShowCommand(), c.errorsCommand(), c.schemaCommand(), c.versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	if c.codex {

@@ -16,8 +16,8 @@ func (c *cli) doctorCommand() *cobra.Command {
 		GroupID: groupFleet,
 		Short:   "Compare a fleet's broker with what it should be",
 		Long: `Compare the streams, buckets and consumers of the fleet's NATS with what they
-should be, and say how to mend what differs. It changes nothing: a collector that
-starts corrects what it safely can.
+should be, say how to mend what differs, and how full the streams are. It changes
+nothing: a collector that starts corrects what it safely can.
 
 Exit codes: 0 when nothing harmful differs, 1 when something does.`,
 		Example: `  exhume doctor --nats nats://nats:4222
@@ -41,7 +41,7 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 	if err != nil {
 		return err
 	}
-	found, err := app.CheckBroker(cmd.Context(), cfg, c.logger(cfg))
+	found, streams, err := app.CheckBroker(cmd.Context(), cfg, c.logger(cfg))
 	if err != nil {
 		return err
 	}
@@ -53,10 +53,10 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 	}
 	switch {
 	case output == "json":
-		if found == nil {
-			found = []broker.Difference{}
-		}
-		err = c.json(found)
+		err = c.json(struct {
+			Differences []broker.Difference `json:"differences"`
+			Streams     []broker.Usage      `json:"streams"`
+		}{append([]broker.Difference{}, found...), append([]broker.Usage{}, streams...)})
 	case len(found) == 0:
 		_, err = fmt.Fprintln(c.out, "Streams, buckets and consumers are as they should be.")
 	default:
@@ -66,6 +66,9 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 			}
 		})
 	}
+	if err == nil && output == "table" && len(streams) > 0 {
+		err = c.streamsTable(streams)
+	}
 	if err != nil {
 		return err
 	}
@@ -73,6 +76,22 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 		return &codeError{exitError, fmt.Errorf("%d %s would lose or stop work", harmful, plural(harmful, "difference", "differences"))}
 	}
 	return nil
+}
+
+// streamsTable prints how full streams are.
+func (c *cli) streamsTable(streams []broker.Usage) error {
+	if _, err := fmt.Fprintln(c.out); err != nil {
+		return err
+	}
+	return c.table("STREAM BYTES BOUND FULL SETTING", func(row func(...any)) {
+		for _, s := range streams {
+			bound, full := "none", ""
+			if s.Bound > 0 {
+				bound, full = bytesText(s.Bound), fmt.Sprintf("%d%%", 100*s.Bytes/s.Bound)
+			}
+			row(s.Stream, bytesText(s.Bytes), bound, full, s.Setting)
+		}
+	})
 }
 
 func yes(b bool) string {

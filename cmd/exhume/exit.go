@@ -63,6 +63,9 @@ func (c *cli) exitCode(err error) int {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		c.say("  %s: %s", f.Code, f.Code.Info().Remedy)
 	}
+	if s, ok := errors.AsType[*worker.SickError](err); ok {
+		c.say("  %s: %s", s.Code, s.Code.Info().Remedy)
+	}
 	return code
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,7 +194,7 @@ func (c *cli) workers(f schemas.Fleet, output string) error {
 	if p := f.Pause; p != nil {
 		c.say("Everything is paused by %s since %s%s. %s", p.By, moment(p.Since), endText(p.Until), p.Note)
 	}
-	return c.table("WORKER VERSION BACKEND SINCE ITEMS-IN-HAND BREAKER WAITING-FOR", func(row func(...any)) {
+	return c.table("WORKER VERSION BACKEND SINCE ITEMS-IN-HAND BREAKERS WAITING-FOR", func(row func(...any)) {
 		for _, w := range f.Workers {
 			waiting := ""
 			switch {
@@ -201,10 +202,12 @@ func (c *cli) workers(f schemas.Fleet, output string) error {
 				waiting = "its end"
 			case w.LimitedBy != "":
 				waiting = "limit on " + scopeText(w.LimitedBy) + " until " + w.LimitedUntil.UTC().Format(time.TimeOnly)
-			case w.Breaker.State != "closed" && w.Breaker.Reason != "":
-				waiting = w.Breaker.Reason
+			default:
+				if i := slices.IndexFunc(w.Breakers, unusual); i >= 0 {
+					waiting = w.Breakers[i].Reason
+				}
 			}
-			row(w.Worker, w.Version, w.Backend, moment(w.StartedAt), w.Items, w.Breaker.State, waiting)
+			row(w.Worker, w.Version, w.Backend, moment(w.StartedAt), w.Items, breakersText(w.Breakers), waiting)
 		}
 	})
 }

@@ -69,13 +69,13 @@ func TestMigrate(t *testing.T) {
 	}
 
 	record(t, where)
-	if got := migrate(t, exitOK, down(true, false)).out; !strings.Contains(got, "-- migration 3 (control)") || !strings.Contains(got, "DROP TABLE") {
+	if got := migrate(t, exitOK, down(true, false)).out; !strings.Contains(got, "-- migration 4 (attempts)") || !strings.Contains(got, "DROP TABLE") {
 		t.Errorf("down --dry-run printed:\n%s", got)
 	}
-	if got := migrate(t, exitRefused, down(false, false)).err; !strings.Contains(got, "loses what happened to batches") || !strings.Contains(got, "--yes") {
+	if got := migrate(t, exitRefused, down(false, false)).err; !strings.Contains(got, "loses the failed attempts") || !strings.Contains(got, "--yes") {
 		t.Errorf("down said %q", got)
 	}
-	if got := migrate(t, exitOK, down(false, true)).err; !strings.Contains(got, "took migration 3 (control) back") {
+	if got := migrate(t, exitOK, down(false, true)).err; !strings.Contains(got, "took migration 4 (attempts) back") {
 		t.Errorf("down --yes said %q", got)
 	}
 	if err := json.Unmarshal([]byte(status("json").out), &list); err != nil || !list[len(list)-1].Pending {
@@ -100,7 +100,7 @@ func record(t *testing.T, where string) {
 		t.Fatal(err)
 	}
 	r := schemas.Result{Request: schemas.Request{Batch: "b1"}, Outcome: schemas.OutcomeRestored}
-	if _, err := l.Record(t.Context(), []schemas.Result{r}, nil); err != nil {
+	if _, err := l.Record(t.Context(), []schemas.Result{r}, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {

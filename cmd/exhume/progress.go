@@ -30,6 +30,9 @@ type progress struct {
 	batch schemas.Summary
 	where schemas.Whereabouts
 	pace  pace
+	// full is why nothing more can be submitted for now, since when.
+	full      error
+	fullSince time.Time
 
 	all *mpb.Progress // of the bar, nil until there is a total
 	bar *mpb.Bar
@@ -62,6 +65,20 @@ func (p *progress) Submitting(published, total int64) {
 	defer p.mu.Unlock()
 	p.published.Store(published)
 	p.total.Store(total)
+	p.show()
+}
+
+// Full implements app.Progress.
+func (p *progress) Full(reason error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if reason != nil && p.full == nil {
+		p.fullSince = time.Now()
+		if !p.terminal {
+			_, _ = fmt.Fprintf(p.w, "Waiting: %v. It goes on by itself when items are done; Ctrl-C stops, and the same command continues.\n", reason)
+		}
+	}
+	p.full = reason
 	p.show()
 }
 
@@ -99,6 +116,10 @@ func (p *progress) show() {
 		return
 	}
 	if c.Done() == 0 {
+		if p.full != nil {
+			p.line("%d of %d items submitted, %s", p.published.Load(), p.total.Load(), p.waitText())
+			return
+		}
 		p.line("%d of %d items submitted", p.published.Load(), p.total.Load())
 		return
 	}
@@ -113,6 +134,9 @@ func (p *progress) noteText() string {
 	say := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	if n := p.published.Load(); n > 0 && n < p.total.Load() {
 		say("submitted %d", n)
+	}
+	if p.full != nil {
+		say("%s", p.waitText())
 	}
 	if s.Reason != "" && s.Reason != schemas.ReasonWorking && !s.State.Final() {
 		say("%s (%s)", s.State, s.Reason)
@@ -129,20 +153,22 @@ func (p *progress) noteText() string {
 	if n := p.where.Retrying; n > 0 {
 		say("%d to be tried again", n)
 	}
-	items, open := int64(0), 0
+	items := int64(0)
 	for _, w := range p.where.Workers {
 		items += w.Items
-		if w.Breaker.State == "open" || w.Breaker.State == "half-open" {
-			open++
-		}
 	}
 	if n := len(p.where.Workers); n > 0 {
 		say("%d workers with %d items in hand", n, items)
 	}
-	if open > 0 {
-		say("breaker open on %d of them", open)
+	if text := waitText(p.where.Workers); text != "" {
+		say("%s", text)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// waitText says why, and for how long, nothing more is submitted.
+func (p *progress) waitText() string {
+	return fmt.Sprintf("waiting for %s: %v", time.Since(p.fullSince).Round(time.Second), p.full)
 }
 
 // line prints a plain line unless one was printed just before.

@@ -33,6 +33,7 @@ checks and the same evidence as in a batch. The output's path is printed.`,
 	fs.String("overwrite", "", "where other content stands: `never|if-different|always` (default never)")
 	fs.String("mode", "", "permission `bits` of the restored file, before the umask (default 0644)")
 	fs.String("memory", "", "hold at most this `size` of the artifact in memory (default 256MiB)")
+	fs.String("item-timeout", "", "give an item up after this `long` and try it again (default 10m)")
 	fs.StringVarP(&output, "output", "o", "name", "print to stdout: `name|json`")
 	aliases(fs, map[string]string{"actor": "by"})
 	return cmd

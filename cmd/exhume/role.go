@@ -35,12 +35,17 @@ func workerFlags(f *pflag.FlagSet) {
 	f.String("worker-name", "", "the worker's `name` in results and evidence (default host and process)")
 	f.String("group-size", "", "restore about this `many` items together (default 512)")
 	f.String("memory", "", "hold at most this `size` of artifacts in memory (default 256MiB)")
+	f.String("item-timeout", "", "give an item up after this `long` and try it again (default 10m)")
 }
 
 func collectorFlags(f *pflag.FlagSet, accept *bool) {
 	f.String("ledger", "", "the ledger's PostgreSQL `URL` (default a SQLite file in the state directory)")
 	f.String("single-root", "", "restore requests that are published one at a time below this `directory` (default: they are refused)")
 	f.String("nats-replicas", "", "keep streams on this `number` of the cluster's servers (default 1)")
+	f.String("queue-bytes", "", "keep at most this `size` of requests at the broker (default 8GiB)")
+	f.String("results-bytes", "", "keep at most this `size` of results at the broker (default 6GiB)")
+	f.String("results-age", "", "keep recorded results for this `long` at most (default 720h)")
+	f.String("retries-bytes", "", "keep at most this `size` of records of failed attempts at the broker (default 1GiB)")
 	f.BoolVar(accept, "accept-evidence", false, "go on although the evidence log was moved away, replaced or cut")
 }
 

@@ -20,8 +20,9 @@ func (c *cli) batchWhyCommand() *cobra.Command {
 		Short: "Tell where the open items of a batch are, and what keeps them",
 		Long: `Tell where the items of a batch are that have no result yet: in the queue and behind
 what, in the hands of which worker and since when, waiting for their next try after
-which error, held by an open breaker, a pause or a limit. Workers that hang do not
-answer and are missing from the list.`,
+which error, held by a breaker that is open because the archive or a destination is
+away, by a worker's own disk, a pause or a limit. Workers that hang do not answer and
+are missing from the list.`,
 		Example: `  exhume batch why latest
   exhume batch why latest --items 20
   exhume batch why latest -o json | jq .workers`,
@@ -91,18 +92,21 @@ func whyLines(w schemas.Whereabouts, local bool, now time.Time) (lines []string)
 	if w.Total > 0 && w.Published < w.Total && w.Terms.Canary == nil {
 		say("%d are not published yet.", w.Total-w.Published)
 	}
+	if w.Kept < w.Total {
+		say("The requests of items from %d on are not kept: should the broker lose them, submit the same manifest again.", w.Kept)
+	}
 	if w.Waiting > 0 {
 		say("%d messages wait in the queue%s.", w.Waiting, behind(w))
 	}
 	held := int64(0)
 	for _, s := range w.Workers {
-		if s.Items > 0 || s.Breaker.State == "open" || s.Breaker.State == "half-open" || s.LimitedBy != "" || s.Draining {
+		if s.Items > 0 || slices.ContainsFunc(s.Breakers, unusual) || s.LimitedBy != "" || s.Draining {
 			lines = append(lines, workerLines(s, now)...)
 		}
 		held += int64(len(s.InHand))
 	}
 	if rest := w.InHand - held; rest > 0 {
-		say("%d messages are in the hands of workers that do not answer, or wait for their next try.", rest)
+		say("%d messages are in the hands of workers that do not answer, were given back, or wait for their next try.", rest)
 	}
 	if w.Retrying > 0 {
 		say("%d items wait for their next try, the first until %s, after %s.", w.Retrying, moment(w.NextTry), causesText(w.Causes))
@@ -156,12 +160,10 @@ func workerLines(s schemas.WorkerStatus, now time.Time) (lines []string) {
 		}
 		say("has %d items in hand, the oldest for %s%s.", items, now.Sub(oldest).Round(time.Second), again)
 	}
-	if b := s.Breaker; b.State == "open" || b.State == "half-open" {
-		probe := ""
-		if !b.NextProbe.IsZero() {
-			probe = ", next probe at " + moment(b.NextProbe)
+	for _, b := range s.Breakers {
+		if unusual(b) {
+			say("%s.", breakerText(b))
 		}
-		say("waits: its breaker is %s since %s%s: %s", b.State, moment(b.Since), probe, b.Reason)
 	}
 	if s.LimitedBy != "" {
 		say("waits until %s for the limit on %s.", moment(s.LimitedUntil), scopeText(s.LimitedBy))
@@ -227,6 +229,9 @@ func (c *cli) audit(a schemas.Audit) {
 		p("Evidence  %d lines about items", a.Evidence)
 	}
 	p("Queue     %d messages", a.Queued)
+	if !a.State.Final() {
+		p("Kept      requests of %d items", a.Kept)
+	}
 	for _, problem := range a.Problems {
 		p("WRONG     %s", problem)
 	}

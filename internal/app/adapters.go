@@ -32,6 +32,16 @@ func (q workerQueue) Requests(ctx context.Context, batch string, n int, wait tim
 	return msgs, err
 }
 
+// prober looks for a worker whether archive and destinations are there.
+type prober struct {
+	*source
+	*targets
+}
+
+func (p prober) Archive(ctx context.Context) error { return p.Ping(ctx) }
+
+func (p prober) Destination(ctx context.Context, root string) error { return p.probe(ctx, root) }
+
 // collectorQueue is the broker as a collector sees it.
 type collectorQueue struct{ *broker.Broker }
 
@@ -51,11 +61,15 @@ type bookLedger struct {
 }
 
 func (l bookLedger) Record(
-	ctx context.Context, results []schemas.Result, note func([]schemas.Result) (schemas.EvidencePosition, error),
+	ctx context.Context, results []schemas.Result, failures []schemas.Failure, note collector.NoteFresh,
 ) ([]schemas.Summary, error) {
-	rec, err := l.Ledger.Record(ctx, results, note)
+	rec, err := l.Ledger.Record(ctx, results, failures, note)
 	if n := len(rec.Strays); n > 0 {
 		l.log.Error().Int("results", n).Str("first", rec.Strays[0].ID()).Msg("results of no known item; dropped")
+	}
+	if n := len(rec.StrayFailures); n > 0 {
+		f := rec.StrayFailures[0]
+		l.log.Error().Int("attempts", n).Str("batch", f.Batch).Int64("index", f.Index).Msg("failed attempts at no known item; dropped")
 	}
 	return rec.Batches, err
 }

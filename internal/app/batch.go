@@ -73,6 +73,9 @@ type Progress interface {
 	Checking(rows int64)
 	// Submitting: so many requests of the total are published.
 	Submitting(published, total int64)
+	// Full: nothing more can be submitted for now, because the queue is full; nil
+	// says that it goes on. It is told every few seconds.
+	Full(reason error)
 	Watcher
 }
 
@@ -185,7 +188,7 @@ func (o BatchOptions) prepare(ctx context.Context, cfg *Config) (out Batch, s pr
 func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s producer.Submission) error {
 	// Even when nothing is left to do, a run that was killed may have left its
 	// temporary files.
-	if err := f.targets.open(s.Batch.Settings.Root); err != nil {
+	if _, err := f.targets.get(s.Batch.Settings.Root); err != nil {
 		return err
 	}
 	ended := f.watch(s.Batch.ID, o.Progress.Restoring)
@@ -203,8 +206,18 @@ func (f *fleet) restoreBatch(ctx context.Context, out *Batch, o BatchOptions, s 
 		ran <- err
 	}()
 
+	submitting, halt := context.WithCancel(running)
+	defer halt()
 	s.Progress = func(published int64) { o.Progress.Submitting(published, s.Total) }
-	sub, err := producer.Submit(running, f.control, f.broker, s)
+	s.Waiting = func(reason error) {
+		o.Progress.Full(reason)
+		select {
+		case <-ended: // nobody makes room any more
+			halt()
+		default:
+		}
+	}
+	sub, err := producer.Submit(submitting, f.control, f.broker, s)
 	var paused *PausedError
 	if err == nil && !sub.State.Final() {
 		// Also when everything is.

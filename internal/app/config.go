@@ -13,7 +13,7 @@ import (
 // The tags name a setting: toml its key in a file, alias a second key there, env
 // its variable, envAlias a second variable, flag the name of its flag where that
 // is not the key with dashes, secret how much of it is hidden: "url" the
-// credentials in it, "all" everything. What values a setting takes stands in
+// credentials in it, "urls" those in several, "all" everything. What values a setting takes stands in
 // configRules.
 type Config struct {
 	Backend     BackendConfig     `toml:"backend"`
@@ -97,6 +97,8 @@ type ExhumeConfig struct {
 	EvidenceDir string `toml:"evidence_dir" env:"CODEX_EVIDENCE_DIR"`
 	// Memory is the budget for artifacts in work.
 	Memory ByteSize `toml:"memory" env:"EXHUME_MEMORY"`
+	// ItemTimeout is how long one item may take before it is given up.
+	ItemTimeout Duration `toml:"item_timeout" env:"EXHUME_ITEM_TIMEOUT"`
 	// Overwrite is the policy for outputs that exist.
 	Overwrite schemas.Overwrite `toml:"overwrite" env:"EXHUME_OVERWRITE"`
 	// Mode is the permission bits of restored files, before the umask.
@@ -123,13 +125,20 @@ type ExhumeConfig struct {
 	// starts, DrainTimeout how long it finishes what it has in hand when it stops.
 	StartTimeout Duration `toml:"start_timeout" env:"EXHUME_START_TIMEOUT"`
 	DrainTimeout Duration `toml:"drain_timeout" env:"EXHUME_DRAIN_TIMEOUT"`
+	// QueueBytes, ResultsBytes, ResultsAge and RetriesBytes are broker.Bounds. They
+	// are settings of whoever sets the broker up: the collector, or a fleet in one
+	// process.
+	QueueBytes   ByteSize `toml:"queue_bytes" env:"EXHUME_QUEUE_BYTES"`
+	ResultsBytes ByteSize `toml:"results_bytes" env:"EXHUME_RESULTS_BYTES"`
+	ResultsAge   Duration `toml:"results_age" env:"EXHUME_RESULTS_AGE"`
+	RetriesBytes ByteSize `toml:"retries_bytes" env:"EXHUME_RETRIES_BYTES"`
 }
 
 // NATSConfig says how the broker is reached. Without URL and Context the roles
 // run with a broker of their own, in the process.
 type NATSConfig struct {
 	// URL is one or several addresses, with commas between.
-	URL string `toml:"url" env:"EXHUME_NATS_URL" flag:"nats" secret:"url"`
+	URL string `toml:"url" env:"EXHUME_NATS_URL" flag:"nats" secret:"urls"`
 	// Context is the name of a context of the nats command line tool.
 	Context string `toml:"context" env:"EXHUME_NATS_CONTEXT" flag:"context"`
 	// Creds and NKey are files, the others what a server asks for.
@@ -190,9 +199,10 @@ func defaultConfig() Config {
 		Batch:       BatchConfig{Concurrent: 2, ProgressInterval: 10},
 		Performance: PerformanceConfig{Enabled: true, EmitToEvidence: true},
 		Exhume: ExhumeConfig{
-			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 256 << 20,
+			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 256 << 20, ItemTimeout: Duration(10 * time.Minute),
 			Overwrite: schemas.OverwriteNever, Mode: 0o644, ArchiveEvents: true,
 			GroupSize: 512, StartTimeout: Duration(time.Minute), DrainTimeout: Duration(30 * time.Second),
+			QueueBytes: 8 << 30, ResultsBytes: 6 << 30, ResultsAge: Duration(30 * 24 * time.Hour), RetriesBytes: 1 << 30,
 		},
 		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:4222"},
 		S3:   S3Config{Region: "us-east-1"},

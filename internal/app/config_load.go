@@ -199,7 +199,8 @@ func (g *configGiven) read() (said string, value any, ok bool) {
 		return "a date or time", nil, false
 	}
 	value, ok = g.rule.parse(text)
-	return strconv.Quote(text), value, ok
+	said = fmt.Sprint((&Setting{Value: text, Secret: g.secret}).shown())
+	return strconv.Quote(said), value, ok
 }
 
 // inferBackend makes the backend the one that the URL means. A backend given in

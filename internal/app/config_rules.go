@@ -56,6 +56,10 @@ var configRules = map[string]configRule{
 	"exhume.state_dir":    configNonEmpty,
 	"exhume.evidence_dir": configNonEmpty,
 	"exhume.memory":       configSize(32<<20, 1<<40),
+	"exhume.item_timeout": {"a duration from 1s to 24h, such as 30s, 5m or a plain number of seconds", func(text string) (any, bool) {
+		d, ok := configUnmarshal[Duration](text)
+		return d, ok && d >= Duration(time.Second) && d <= Duration(oneDay*time.Second)
+	}},
 	"exhume.overwrite": configOneOf[schemas.Overwrite]([]string{
 		string(schemas.OverwriteNever), string(schemas.OverwriteIfDifferent), string(schemas.OverwriteAlways),
 	}, nil),
@@ -72,6 +76,13 @@ var configRules = map[string]configRule{
 	"exhume.report_dir":    configAnyText,
 	"exhume.start_timeout": configDuration,
 	"exhume.drain_timeout": configDuration,
+	"exhume.queue_bytes":   configSize(16<<20, 1<<50),
+	"exhume.results_bytes": configSize(16<<20, 1<<50),
+	"exhume.results_age": {"a duration from 1h to 87600h (ten years)", func(text string) (any, bool) {
+		d, ok := configUnmarshal[Duration](text)
+		return d, ok && d >= Duration(time.Hour) && d <= Duration(10*365*24*time.Hour)
+	}},
+	"exhume.retries_bytes": configSize(1<<20, 1<<50),
 
 	"nats.url":      configAnyText,
 	"nats.context":  configAnyText,

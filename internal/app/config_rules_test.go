@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // valueOf is the value of a setting.
@@ -110,6 +111,21 @@ func TestConfigRules(t *testing.T) {
 				"33554432": ByteSize(32 << 20), "100MB": ByteSize(100_000_000), "40960ki": ByteSize(40 << 20), "33554432B": ByteSize(32 << 20),
 			},
 			bad: []string{"31MiB", "33554431", "1025GiB", "-64MiB", "much", "MiB", "1e400m", "64 M B", "NaN", "64MiBB"}, not: size,
+		},
+		{
+			key: "exhume.queue_bytes", variable: "EXHUME_QUEUE_BYTES",
+			good: map[string]any{"16MiB": ByteSize(16 << 20), "1024TiB": ByteSize(1 << 50)},
+			bad:  []string{"0", "16777215", "1025TiB", "all"}, not: " is not a size from 16MiB to 1024TiB, such as 64MiB, 1GiB, 512m or a plain number of bytes",
+		},
+		{
+			key: "exhume.results_age", variable: "EXHUME_RESULTS_AGE",
+			good: map[string]any{"1h": Duration(time.Hour), "87600h": Duration(87600 * time.Hour), "7200": Duration(2 * time.Hour)},
+			bad:  []string{"0", "59m59s", "87601h", "30d"}, not: " is not a duration from 1h to 87600h (ten years)",
+		},
+		{
+			key: "exhume.item_timeout", variable: "EXHUME_ITEM_TIMEOUT",
+			good: map[string]any{"1s": Duration(time.Second), "24h": Duration(24 * time.Hour), "90": Duration(90 * time.Second)},
+			bad:  []string{"0", "999ms", "24h1s", "-1m", "soon"}, not: " is not a duration from 1s to 24h, such as 30s, 5m or a plain number of seconds",
 		},
 		{
 			key: "exhume.overwrite", variable: "EXHUME_OVERWRITE",

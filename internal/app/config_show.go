@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/exhume/exhume/internal/archive"
+	"github.com/exhume/exhume/internal/broker"
 )
 
 // Setting is one value of a configuration.
@@ -22,7 +23,7 @@ type Setting struct {
 	// Origin is "default", "file PATH", "env NAME" or "flag --NAME".
 	Origin string
 	// Secret says how much of the value is secret: "" nothing, "url" the
-	// credentials in it, "all" all of it.
+	// credentials in it, "urls" those in several, "all" all of it.
 	Secret string
 }
 
@@ -65,11 +66,9 @@ func (s *Setting) shown() any {
 	switch {
 	case text == "":
 	case s.Secret == "url":
-		parts := strings.Split(text, ",") // several servers
-		for i := range parts {
-			parts[i] = archive.Redact(parts[i])
-		}
-		return strings.Join(parts, ",")
+		return archive.Redact(text)
+	case s.Secret == "urls":
+		return broker.Redact(text)
 	case s.Secret == "all":
 		return "***"
 	}

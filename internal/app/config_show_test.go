@@ -88,7 +88,7 @@ func TestConfigSettings(t *testing.T) {
 		t.Fatal(problems)
 	}
 	secrets := map[string]string{
-		"backend.url": "url", "exhume.ledger_url": "url", "nats.url": "url",
+		"backend.url": "url", "exhume.ledger_url": "url", "nats.url": "urls",
 		"nats.password": "all", "nats.token": "all", "s3.secret_key": "all", "s3.session_token": "all",
 		"webhook.url": "all", "webhook.secret": "all",
 	}
@@ -103,8 +103,9 @@ func TestConfigSettings(t *testing.T) {
 		"backend.backend", "backend.url", "logging.level", "logging.format", "logging.evidence_file",
 		"retry.enabled", "retry.max_attempts", "retry.initial_delay", "retry.max_delay", "retry.multiplier", "retry.jitter", "retry.seed",
 		"batch.concurrent", "batch.progress_interval", "batch.results_path", "performance.enabled", "performance.emit_to_evidence",
-		"exhume.state_dir", "exhume.evidence_dir", "exhume.memory", "exhume.overwrite", "exhume.mode", "exhume.archive_events", "exhume.worker_name",
+		"exhume.state_dir", "exhume.evidence_dir", "exhume.memory", "exhume.item_timeout", "exhume.overwrite", "exhume.mode", "exhume.archive_events", "exhume.worker_name",
 		"exhume.group_size", "exhume.ledger_url", "exhume.single_root", "exhume.http_listen", "exhume.report_dir", "exhume.start_timeout", "exhume.drain_timeout",
+		"exhume.queue_bytes", "exhume.results_bytes", "exhume.results_age", "exhume.retries_bytes",
 		"nats.url", "nats.context", "nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token",
 		"nats.tls_ca", "nats.tls_cert", "nats.tls_key", "nats.replicas", "nats.listen",
 		"s3.endpoint", "s3.region", "s3.access_key", "s3.secret_key", "s3.session_token", "s3.style", "s3.ca",

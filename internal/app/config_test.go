@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -76,9 +77,10 @@ func TestConfigDefaults(t *testing.T) {
 		Batch:       BatchConfig{Concurrent: 2, ProgressInterval: 10},
 		Performance: PerformanceConfig{Enabled: true, EmitToEvidence: true},
 		Exhume: ExhumeConfig{
-			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 268435456,
+			StateDir: ".exhume", EvidenceDir: ".codex/evidence", Memory: 268435456, ItemTimeout: 600_000_000_000,
 			Overwrite: schemas.OverwriteNever, Mode: 420, ArchiveEvents: true,
 			GroupSize: 512, StartTimeout: 60_000_000_000, DrainTimeout: 30_000_000_000,
+			QueueBytes: 8589934592, ResultsBytes: 6442450944, ResultsAge: 2_592_000_000_000_000, RetriesBytes: 1073741824,
 		},
 		NATS: NATSConfig{Replicas: 1, Listen: "127.0.0.1:4222"},
 		S3:   S3Config{Region: "us-east-1"},
@@ -143,6 +145,7 @@ emit_to_evidence = false
 state_dir = "file-state"
 evidence_dir = "file-evidence"
 memory = "64MiB"
+item_timeout = 90
 overwrite = "if-different"
 mode = "0600"
 archive_events = false
@@ -154,6 +157,10 @@ http_listen = "off"
 report_dir = "file-reports"
 start_timeout = "5s"
 drain_timeout = 90
+queue_bytes = "32MiB"
+results_bytes = 33554432
+results_age = "48h"
+retries_bytes = "2MiB"
 [nats]
 url = "file-url"
 context = "file-context"
@@ -190,9 +197,10 @@ insecure = true
 		"EXHUME_RETRY_MAX_DELAY=9.5", "CODEX_ARCHIVE_RETRY_MULTIPLIER=3", "CODEX_ARCHIVE_RETRY_JITTER=0", "CODEX_ARCHIVE_RETRY_SEED=-4",
 		"CODEX_ARCHIVE_BATCH_CONCURRENT=32", "CODEX_ARCHIVE_BATCH_PROGRESS=1", "CODEX_ARCHIVE_BATCH_RESULTS=env.json",
 		"CODEX_ARCHIVE_PERF_ENABLED=on", "CODEX_ARCHIVE_PERF_EVIDENCE=yes",
-		"EXHUME_STATE_DIR=env-state", "CODEX_EVIDENCE_DIR=env-evidence", "EXHUME_MEMORY=1GiB", "EXHUME_OVERWRITE=always",
+		"EXHUME_STATE_DIR=env-state", "CODEX_EVIDENCE_DIR=env-evidence", "EXHUME_MEMORY=1GiB", "EXHUME_ITEM_TIMEOUT=1h", "EXHUME_OVERWRITE=always",
 		"EXHUME_MODE=0640", "EXHUME_ARCHIVE_EVENTS=on", "EXHUME_WORKER_NAME=env-worker",
 		"EXHUME_GROUP_SIZE=9", "EXHUME_LEDGER_URL=postgres://db/env", "EXHUME_SINGLE_ROOT=env-single", "EXHUME_HTTP_LISTEN=:7", "EXHUME_REPORT_DIR=env-reports", "EXHUME_START_TIMEOUT=1.5", "EXHUME_DRAIN_TIMEOUT=2m",
+		"EXHUME_QUEUE_BYTES=1TiB", "EXHUME_RESULTS_BYTES=2TiB", "EXHUME_RESULTS_AGE=8760h", "EXHUME_RETRIES_BYTES=3GiB",
 		"EXHUME_NATS_REPLICAS=5", "EXHUME_LISTEN=off",
 		"EXHUME_NATS_URL=env-url",
 		"EXHUME_NATS_CONTEXT=env-context",
@@ -221,9 +229,10 @@ insecure = true
 		Batch:       BatchConfig{Concurrent: 2, ProgressInterval: 3, ResultsPath: "file.json"},
 		Performance: PerformanceConfig{},
 		Exhume: ExhumeConfig{
-			StateDir: "file-state", EvidenceDir: "file-evidence", Memory: 64 << 20,
+			StateDir: "file-state", EvidenceDir: "file-evidence", Memory: 64 << 20, ItemTimeout: 90e9,
 			Overwrite: schemas.OverwriteIfDifferent, Mode: 0o600, WorkerName: "file-worker",
 			GroupSize: 7, LedgerURL: "postgresql://db/file", SingleRoot: "file-single", HTTPListen: "off", ReportDir: "file-reports", StartTimeout: 5e9, DrainTimeout: 90e9,
+			QueueBytes: 32 << 20, ResultsBytes: 32 << 20, ResultsAge: Duration(48 * time.Hour), RetriesBytes: 2 << 20,
 		},
 		NATS: NATSConfig{
 			URL: "file-url", Context: "file-context", Creds: "file-creds", NKey: "file-nkey", User: "file-user", Password: "file-password", Token: "file-token",
@@ -242,9 +251,10 @@ insecure = true
 		Batch:       BatchConfig{Concurrent: 32, ProgressInterval: 1, ResultsPath: "env.json"},
 		Performance: PerformanceConfig{Enabled: true, EmitToEvidence: true},
 		Exhume: ExhumeConfig{
-			StateDir: "env-state", EvidenceDir: "env-evidence", Memory: 1 << 30,
+			StateDir: "env-state", EvidenceDir: "env-evidence", Memory: 1 << 30, ItemTimeout: 3600e9,
 			Overwrite: schemas.OverwriteAlways, Mode: 0o640, ArchiveEvents: true, WorkerName: "env-worker",
 			GroupSize: 9, LedgerURL: "postgres://db/env", SingleRoot: "env-single", HTTPListen: ":7", ReportDir: "env-reports", StartTimeout: 1.5e9, DrainTimeout: 120e9,
+			QueueBytes: 1 << 40, ResultsBytes: 2 << 40, ResultsAge: Duration(8760 * time.Hour), RetriesBytes: 3 << 30,
 		},
 		NATS: NATSConfig{
 			URL: "env-url", Context: "env-context", Creds: "env-creds", NKey: "env-nkey", User: "env-user", Password: "env-password", Token: "env-token",

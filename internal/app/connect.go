@@ -97,6 +97,7 @@ func (p *process) connectTo(ctx context.Context, role string, wanted func(localF
 		CA: n.TLSCA, Cert: n.TLSCert, Key: n.TLSKey, Replicas: n.Replicas,
 		StartTimeout: time.Duration(p.cfg.Exhume.StartTimeout), Log: p.log,
 		Waiting: func(err error) { p.log.Warn().Err(err).Msg("waiting") },
+		Bounds:  bounds(p.cfg),
 	}
 	if !remote(p.cfg) {
 		local, found := findLocalFleet(p.cfg)
@@ -128,12 +129,17 @@ func (p *process) joinAny(ctx context.Context, role string) error {
 	return p.broker.Ready(ctx)
 }
 
-// CheckBroker compares the fleet's broker with what it should be.
-func CheckBroker(ctx context.Context, cfg *Config, log zerolog.Logger) (found []broker.Difference, err error) {
+// CheckBroker compares the fleet's broker with what it should be, and tells how full
+// its streams are, as far as they are there.
+func CheckBroker(ctx context.Context, cfg *Config, log zerolog.Logger) (found []broker.Difference, streams []broker.Usage, err error) {
 	p := newProcess(cfg, log)
 	defer func() { err = errors.Join(err, p.close()) }()
 	if err := p.connect(ctx, "doctor"); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p.broker.Check(ctx)
+	if found, err = p.broker.Check(ctx); err != nil {
+		return nil, nil, err
+	}
+	streams, err = p.broker.Usages(ctx)
+	return found, streams, err
 }

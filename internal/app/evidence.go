@@ -19,6 +19,8 @@ type evidenceWriter struct {
 	lock *flock.Flock
 }
 
+var errClaimed = errors.New("another collector writes there")
+
 // claimEvidence takes the right. The name is kept in the directory, so that it
 // moves along with the log and outlives host and process.
 func claimEvidence(dir string) (_ *evidenceWriter, err error) {
@@ -31,7 +33,7 @@ func claimEvidence(dir string) (_ *evidenceWriter, err error) {
 	case err != nil:
 		return nil, errors.Join(fmt.Errorf("evidence directory %s: %w", dir, err), w.lock.Close())
 	case !free:
-		return nil, fmt.Errorf("evidence directory %s: another collector writes there: give each its own with --evidence-dir", dir)
+		return nil, fmt.Errorf("evidence directory %s: %w: give each its own with --evidence-dir", dir, errClaimed)
 	}
 	defer func() {
 		if err != nil {

@@ -45,7 +45,8 @@ type fleetOptions struct {
 	listen string
 	// drain bounds how long the worker finishes what it has in hand; 0 does not.
 	drain time.Duration
-	// temporary says that the fleet ends by itself: nobody is to submit to it.
+	// temporary says that the fleet ends by itself: nobody is to submit to it, and
+	// somebody waits for it who must hear when it cannot write.
 	temporary bool
 	trial     Trial
 }
@@ -81,7 +82,10 @@ func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Log
 	if err := f.embed(ctx, listen); err != nil {
 		return nil, errors.Join(err, from.Close())
 	}
-	if f.restoring, err = f.openRestoring(from, o.trial.Restorer, func(c *worker.Config) { c.DrainTimeout = o.drain }); err != nil {
+	f.restoring, err = f.openRestoring(from, o.trial.Restorer, func(c *worker.Config) {
+		c.DrainTimeout, c.EndWhenSick = o.drain, o.temporary
+	})
+	if err != nil {
 		return nil, err
 	}
 	l, err := ledger.OpenWith(ctx, LedgerURL(cfg), ledger.Options{Migrate: true})
@@ -97,6 +101,7 @@ func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Log
 
 // embed runs a broker of its own in the state directory.
 func (p *process) embed(ctx context.Context, opts []broker.EmbedOption) (err error) {
+	opts = append(opts, broker.Within(bounds(p.cfg)))
 	if p.broker, err = broker.Embed(filepath.Join(p.cfg.Exhume.StateDir, "broker"), opts...); err != nil {
 		return err
 	}
@@ -153,16 +158,18 @@ func EvidencePath(cfg *Config) string {
 func ledgerPath(cfg *Config) string { return filepath.Join(cfg.Exhume.StateDir, "ledger.sqlite") }
 
 func restoreConfig(cfg *Config, synced func(time.Duration)) restore.Config {
-	c := restore.Config{Memory: cfg.Exhume.Memory.Bytes(), Threads: processors, Synced: synced}
+	c := restore.Config{
+		Memory: cfg.Exhume.Memory.Bytes(), Threads: processors, ItemTimeout: time.Duration(cfg.Exhume.ItemTimeout), Synced: synced,
+	}
 	if cfg.Batch.Concurrent == 1 {
 		c.Threads, c.Fetches = 1, 1 // the switch back to one item after the other
 	}
 	return c
 }
 
-func workerConfig(cfg *Config, ping func(context.Context) error) worker.Config {
+func workerConfig(cfg *Config) worker.Config {
 	c := worker.Config{
-		Name: cfg.Exhume.WorkerName, GroupSize: cfg.Exhume.GroupSize, Groups: cfg.Batch.Concurrent, Heartbeat: broker.Heartbeat, Ping: ping,
+		Name: cfg.Exhume.WorkerName, GroupSize: cfg.Exhume.GroupSize, Groups: cfg.Batch.Concurrent, Heartbeat: broker.Heartbeat,
 		Retry: retryPolicy(cfg), Backend: cfg.Backend.Backend,
 	}
 	if c.Name == "" {

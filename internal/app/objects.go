@@ -105,9 +105,13 @@ func (s *source) Open(ctx context.Context, a schemas.Artifact) (io.ReadCloser, e
 	return archive.DecodeStream(a, blob)
 }
 
-// Ping says whether all that is read from answers.
+// Ping says with CodeArchiveDown that something that is read from does not answer:
+// the archive, or the object storage that holds the bytes of some of its artifacts.
 func (s *source) Ping(ctx context.Context) error {
-	return errors.Join(s.Reader.Ping(ctx), s.objects.Ping(ctx))
+	if err := s.Reader.Ping(ctx); err != nil {
+		return err
+	}
+	return s.objects.Ping(ctx)
 }
 
 // Close closes both.

@@ -77,8 +77,9 @@ func (p *process) openRestoring(from *source, substitute worker.Restorer, change
 	if substitute != nil {
 		restorer = substitute
 	}
-	c := workerConfig(p.cfg, from.Ping)
+	c := workerConfig(p.cfg)
 	c.Observer, c.Limiter, c.Version = p.metrics, p.broker, p.cfg.Version
+	c.Prober, c.Tell = prober{from, r.targets}, p.broker.TellOfWorker
 	change(&c)
 	var err error
 	r.worker, err = worker.New(c, workerQueue{p.broker}, p.broker, restorer, p.log)

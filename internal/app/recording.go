@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/exhume/exhume/internal/broker"
@@ -27,14 +28,16 @@ type recording struct {
 	control   *control.Control
 	answers   *control.Answers
 	canceller *worker.Worker
-	reports   *reports // nil when none are wanted
-	hook      *hook    // nil when nobody is told
+	// trim makes room at the broker.
+	trim    func(ctx context.Context) error
+	reports *reports // nil when none are wanted
+	hook    *hook    // nil when nobody is told
 }
 
 // openRecording opens the collector's role on a ledger that is open, which it
 // closes in the end. It takes notes of restorations, unless notes is nil.
 func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes collector.Archive, acceptEvidence bool) (*recording, error) {
-	r := &recording{ledger: l}
+	r := &recording{ledger: l, trim: func(ctx context.Context) error { return trim(ctx, p.broker, p.log) }}
 	p.others = append(p.others, r.closeLedger)
 	lines, err := evidence.Open(p.cfg.Exhume.EvidenceDir)
 	if err != nil {
@@ -50,7 +53,7 @@ func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes col
 	r.collector = collector.New(book, collectorQueue{p.broker}, notes, p.log)
 	r.collector.Observer = p.metrics
 	known := records{l.Reader}
-	r.control, err = control.New(ctx, book, p.broker, known, r.collector.FinishIfDone, submitTo(p.broker), p.log)
+	r.control, err = control.New(ctx, book, p.broker, known, l, r.collector.FinishIfDone, submitTo(p.broker, p.log), p.log)
 	if err != nil {
 		return nil, err
 	}
@@ -111,9 +114,13 @@ func linesOf(cfg *Config, l *ledger.Reader) control.Lines {
 }
 
 // submitTo publishes the items of copied batches.
-func submitTo(b *broker.Broker) control.Submit {
+func submitTo(b *broker.Broker, log zerolog.Logger) control.Submit {
 	return func(ctx context.Context, c *control.Control, batch schemas.Batch, items iter.Seq2[schemas.Request, error], total int64) error {
-		_, err := producer.Submit(ctx, c, b, producer.Submission{Batch: batch, Items: items, Total: total})
+		_, err := producer.Submit(ctx, c, b, producer.Submission{Batch: batch, Items: items, Total: total, Waiting: func(reason error) {
+			if reason != nil {
+				log.Warn().Err(reason).Str("batch", batch.ID).Msg("waiting for room to submit a copied batch")
+			}
+		}})
 		return err
 	}
 }
@@ -125,6 +132,7 @@ func (r *recording) run(ctx context.Context) error {
 	g.Go(func() error { return r.collector.Run(ctx) })
 	g.Go(func() error { return r.control.Run(ctx) })
 	g.Go(func() error { return r.canceller.Run(ctx) })
+	g.Go(func() error { return r.trim(ctx) })
 	g.Go(func() error { return r.hook.run(ctx) })
 	return g.Wait()
 }
@@ -181,6 +189,7 @@ func (p *process) tellOf(ctx context.Context, r *recording) {
 		}
 	}
 	r.collector.Changed, r.control.Changed = changed, changed
+	p.tellOfRoom(ctx)
 	p.metrics.Gauge("exhume_collector_lag_messages", "Messages of results that are not recorded yet.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()

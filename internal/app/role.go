@@ -57,7 +57,7 @@ func RunWorker(ctx context.Context, cfg *Config, o RoleOptions, log zerolog.Logg
 	if err != nil {
 		return err
 	}
-	checks := []console.Check{{Name: "broker", Probe: p.broker.Ping}, {Name: "archive", Probe: from.Ping}}
+	checks := []console.Check{{Name: "broker", Probe: p.broker.Ping}, {Name: "archive", Probe: from.Ping}, destinationCheck(r.worker)}
 	return p.serve(ctx, workerHTTP, checks, o.Started, "", r.worker.Run)
 }
 
@@ -121,9 +121,14 @@ func RunUp(ctx context.Context, cfg *Config, o RoleOptions, log zerolog.Logger) 
 	}
 	defer stop()
 	checks := []console.Check{
-		{Name: "broker", Probe: f.broker.Ping}, {Name: "archive", Probe: f.source.Ping}, ledgerCheck(f.ledger),
+		{Name: "broker", Probe: f.broker.Ping}, {Name: "archive", Probe: f.source.Ping}, ledgerCheck(f.ledger), destinationCheck(f.worker),
 	}
 	return f.serve(ctx, upHTTP, checks, o.Started, f.address, f.run)
+}
+
+// destinationCheck says whether a worker can write where it has to.
+func destinationCheck(w *worker.Worker) console.Check {
+	return console.Check{Name: "destination", Probe: func(context.Context) error { return w.Sick() }}
 }
 
 // serve runs a role and answers HTTP for it.

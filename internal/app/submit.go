@@ -33,6 +33,7 @@ func Submit(ctx context.Context, cfg *Config, o BatchOptions, wait bool, log zer
 		return out, err
 	}
 	s.Progress = func(published int64) { o.Progress.Submitting(published, s.Total) }
+	s.Waiting = o.Progress.Full
 	sub, err := producer.Submit(ctx, p.broker.API(), p.broker, s)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -182,17 +182,44 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// A bomb must cost no more memory than its declared size and a window.
+// What is hostile must cost no more memory than its declared size and a window,
+// whatever it unfolds to and whatever it asks for.
 func TestDecodeBombMemory(t *testing.T) {
-	blob := bomb(1e9)
-	a := schemas.Artifact{ID: "a-1", Codec: "zstd", Size: 10}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	_, err := Decode(a, blob, nil)
-	runtime.ReadMemStats(&after)
-	wantCode(t, err, schemas.CodeIntegrityMismatch)
-	if used := after.TotalAlloc - before.TotalAlloc; used > MaxWindow {
-		t.Errorf("decoding allocated %d bytes", used)
+	const windowOf2GiB = 21 << 3 // 2^(10+21)
+	const maxUsed = 16 << 20     // windows are 8 MiB
+	for name, tt := range map[string]struct {
+		codec string
+		blob  []byte
+		want  schemas.Code
+	}{
+		"bomb":           {codecZstd, bomb(1e9), schemas.CodeIntegrityMismatch},
+		"bomb in zlib":   {codecZlib, compress(t, codecZlib, make([]byte, 20<<20)), schemas.CodeIntegrityMismatch},
+		"many frames":    {codecZstd, bytes.Repeat(encode(nil), 1<<14), schemas.CodeIntegrityMismatch},
+		"window of 2GiB": {codecZstd, append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, windowOf2GiB}, bomb(1e6)[6:]...), schemas.CodeCodecUnsupported},
+		// A single segment of 2 GiB is its own window.
+		"frame of 2GiB": {codecZstd, append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0x80}, bomb(1e6)[6:]...), schemas.CodeCodecUnsupported},
+	} {
+		a := schemas.Artifact{ID: "a-1", Codec: tt.codec, Size: 10}
+		for how, decode := range map[string]func() error{
+			"at once": func() error { _, err := Decode(a, tt.blob, nil); return err },
+			"as a stream": func() error {
+				s, err := DecodeStream(a, io.NopCloser(bytes.NewReader(tt.blob)))
+				if err == nil {
+					_, err = io.Copy(io.Discard, s)
+					_ = s.Close()
+				}
+				return err
+			},
+		} {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			err := decode()
+			runtime.ReadMemStats(&after)
+			wantCode(t, err, tt.want)
+			if used := after.TotalAlloc - before.TotalAlloc; used > maxUsed {
+				t.Errorf("%s, %s: decoding allocated %d bytes", name, how, used)
+			}
+		}
 	}
 }
 

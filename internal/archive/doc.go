@@ -10,6 +10,6 @@
 // caller, who has the bytes in hand anyway.
 //
 // Errors of the database carry a code of package schemas. Context errors are
-// returned as they are. Calls to a server that has hung end with their context;
-// only connecting has a time limit of its own.
+// returned as they are, but by Ping. Calls to a server that has hung end with their
+// context; only connecting has a time limit of its own.
 package archive

@@ -21,6 +21,8 @@ var mariadbSchema string
 type mariadb struct {
 	url string // without secrets
 	db  *sql.DB
+	// probes is a connection apart from the others, which may all be busy.
+	probes *sql.DB
 	// packet is the server's max_allowed_packet in bytes, as it was when the
 	// archive was opened.
 	packet int64
@@ -64,16 +66,20 @@ func connectMariaDB(ctx context.Context, archiveURL string, prepare func(*mariad
 	if err != nil {
 		return nil, err
 	}
-	m := &mariadb{url: Redact(archiveURL), db: sql.OpenDB(patient{connector, config.Timeout})}
-	m.db.SetMaxOpenConns(readers)
-	m.db.SetMaxIdleConns(readers)
-	m.db.SetConnMaxIdleTime(time.Minute)
+	pool := func(conns int) *sql.DB {
+		db := sql.OpenDB(patient{connector, config.Timeout})
+		db.SetMaxOpenConns(conns)
+		db.SetMaxIdleConns(conns)
+		db.SetConnMaxIdleTime(time.Minute)
+		return db
+	}
+	m := &mariadb{url: Redact(archiveURL), db: pool(readers), probes: pool(1)}
 	err = m.db.QueryRowContext(ctx, `SELECT @@max_allowed_packet`).Scan(&m.packet)
 	if err == nil {
 		err = prepare(m)
 	}
 	if err != nil {
-		_ = m.db.Close()
+		_ = m.close()
 		return nil, m.fault(ctx, "opening it", err)
 	}
 	return m, nil
@@ -123,10 +129,12 @@ func in(query string, values []string) (complete string, args []any) {
 
 func (m *mariadb) ping(ctx context.Context) error {
 	var n int
-	return m.db.QueryRowContext(ctx, pingSQL).Scan(&n)
+	return m.probes.QueryRowContext(ctx, pingSQL).Scan(&n)
 }
 
-func (m *mariadb) close() error { return m.db.Close() }
+func (m *mariadb) name() string { return m.url }
+
+func (m *mariadb) close() error { return errors.Join(m.probes.Close(), m.db.Close()) }
 
 func (m *mariadb) fault(ctx context.Context, doing string, err error) error {
 	return serverFault(ctx, m.url, doing, err, mariadbCode)

@@ -106,7 +106,9 @@ func mariadbConfig(archiveURL string) (*mysql.Config, error) {
 		return fmt.Errorf("archive URL %q: %w", Redact(archiveURL), fmt.Errorf(format, args...))
 	}
 	u, err := url.Parse(archiveURL)
-	if err != nil { // whose text could hold part of a password
+	// The error's text could hold part of a password, and so could what comes after
+	// the server when there is an @ in it.
+	if err != nil || strings.Contains(u.EscapedPath()+u.RawQuery+u.Fragment, "@") {
 		return nil, bad("it is no URL; special characters in user and password are written as %%XX")
 	}
 	c := mysql.NewConfig()

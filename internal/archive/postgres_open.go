@@ -21,6 +21,8 @@ var postgresSchema string
 type postgres struct {
 	url  string // without secrets
 	pool *pgxpool.Pool
+	// probes is a connection apart from the others, which may all be busy.
+	probes *pgxpool.Pool
 }
 
 // libpqOnly are options of PostgreSQL's own library that tune what the driver
@@ -36,10 +38,14 @@ func postgresConfig(archiveURL string) (*pgxpool.Config, error) {
 	_, rest, _ := strings.Cut(archiveURL, "://")
 	c, err := pgxpool.ParseConfig("postgresql://" + rest)
 	if err != nil {
-		// The driver's error begins with the whole URL.
+		// The driver's error begins with the whole URL, and where it repeats a part
+		// of it with an @ that may be the end of a password.
 		text := oneLine(err)
-		return nil, fmt.Errorf("archive URL %q: %s; special characters in user and password are written as %%XX",
-			Redact(archiveURL), text[strings.LastIndex(text, "`: ")+len("`: "):])
+		cause := text[strings.LastIndex(text, "`: ")+len("`: "):]
+		if strings.Contains(cause, "@") {
+			cause = "it is no URL"
+		}
+		return nil, fmt.Errorf("archive URL %q: %s; special characters in user and password are written as %%XX", Redact(archiveURL), cause)
 	}
 	for _, option := range libpqOnly {
 		delete(c.ConnConfig.RuntimeParams, option)
@@ -71,13 +77,18 @@ func connectPostgres(ctx context.Context, archiveURL string, prepare func(*postg
 	if err != nil {
 		return nil, err
 	}
+	one := config.Copy()
+	one.MinConns, one.MinIdleConns, one.MaxConns = 0, 0, 1 // opened when it is needed
 	p := &postgres{url: Redact(archiveURL)}
-	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err == nil {
-		if err = prepare(p); err != nil {
-			p.pool.Close()
-		}
+	if p.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, p.fault(ctx, "opening it", err)
 	}
-	if err != nil {
+	if p.probes, err = pgxpool.NewWithConfig(ctx, one); err != nil {
+		p.pool.Close()
+		return nil, p.fault(ctx, "opening it", err)
+	}
+	if err = prepare(p); err != nil {
+		_ = p.close()
 		return nil, p.fault(ctx, "opening it", err)
 	}
 	return p, nil
@@ -132,10 +143,13 @@ func (p *postgres) create(ctx context.Context) error {
 
 func (p *postgres) ping(ctx context.Context) error {
 	var n int
-	return p.pool.QueryRow(ctx, pingSQL).Scan(&n)
+	return p.probes.QueryRow(ctx, pingSQL).Scan(&n)
 }
 
+func (p *postgres) name() string { return p.url }
+
 func (p *postgres) close() error {
+	p.probes.Close()
 	p.pool.Close()
 	return nil
 }

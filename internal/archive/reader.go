@@ -2,8 +2,10 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"io"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -23,6 +25,8 @@ type source interface {
 	blob(ctx context.Context, a schemas.Artifact) (io.ReadCloser, error)
 	questions
 	ping(ctx context.Context) error
+	// name is the archive's file or URL, without secrets.
+	name() string
 	close() error
 }
 
@@ -98,8 +102,15 @@ func (r *Reader) Blobs(ctx context.Context, artifacts []string, yield func(id st
 // Ping says whether the archive can be read, at little cost. Where the file of a
 // SQLite archive has vanished, it notices; where another one has taken its place,
 // that one is read from then on, at the latest a minute later.
+//
+// It does not wait for queries that are under way, however many there are. An archive
+// that says nothing until the deadline of ctx is away: CodeArchiveDown.
 func (r *Reader) Ping(ctx context.Context) error {
-	return r.source.fault(ctx, "probing it", r.source.ping(ctx))
+	err := r.source.fault(ctx, "probing it", r.source.ping(ctx))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.New(schemas.CodeArchiveDown, "archive %q: it does not answer in time", r.source.name())
+	}
+	return err
 }
 
 // Close ends reading. Streams from Open are to be closed before.

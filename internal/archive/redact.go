@@ -27,8 +27,14 @@ func Redact(archiveURL string) string {
 	})
 	scheme, rest, ok := strings.Cut(s, "://")
 	at := strings.LastIndexByte(rest, '@')
-	if !ok || at < 0 || strings.HasPrefix(strings.ToLower(scheme), SQLite) {
+	switch {
+	case !ok || strings.HasPrefix(strings.ToLower(scheme), SQLite):
 		return s
+	case at >= 0:
+		return scheme + "://***" + rest[at:]
+	case strings.Contains(archiveURL, "@") && strings.Contains(rest[:max(strings.IndexAny(rest, "?&;"), 0)], ":"):
+		// What was taken for a parameter may be the end of a password.
+		return scheme + "://***"
 	}
-	return scheme + "://***" + rest[at:]
+	return s
 }

@@ -65,7 +65,7 @@ type watched struct {
 // check fails if the file has vanished: SQLite would go on with what has lost
 // its name. If another file has taken its place, connections that are idle are
 // closed, so that the next ones open that one.
-func (w *watched) check(db *sql.DB) error {
+func (w *watched) check(dbs ...*sql.DB) error {
 	file, err := statArchive(w.path)
 	if err != nil {
 		return err
@@ -74,8 +74,10 @@ func (w *watched) check(db *sql.DB) error {
 	defer w.mu.Unlock()
 	if !os.SameFile(w.file, file) {
 		w.file = file
-		db.SetMaxIdleConns(0)
-		db.SetMaxIdleConns(db.Stats().MaxOpenConnections)
+		for _, db := range dbs {
+			db.SetMaxIdleConns(0)
+			db.SetMaxIdleConns(db.Stats().MaxOpenConnections)
+		}
 	}
 	return nil
 }

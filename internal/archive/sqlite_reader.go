@@ -23,8 +23,10 @@ const readerLife = time.Minute
 // sqliteReader reads the archive in one file.
 type sqliteReader struct {
 	watched
-	params     string // SQLite's URI parameters
-	db         *sql.DB
+	params string // SQLite's URI parameters
+	db     *sql.DB
+	// probes is a connection apart from the others, which may all be busy.
+	probes     *sql.DB
 	lookupStmt *sql.Stmt
 	blobsStmt  *sql.Stmt
 	// tidy says that SQLite's files beside the archive were not there before.
@@ -93,6 +95,11 @@ func (r *sqliteReader) open(ctx context.Context, params string) error {
 		_ = db.Close()
 		return r.fault(ctx, "opening it", err)
 	}
+	if r.probes, err = openSQLite(r.path, params+"&_query_only=1", 1); err != nil {
+		_ = db.Close()
+		return r.fault(ctx, "opening it", err)
+	}
+	r.probes.SetConnMaxLifetime(readerLife)
 	r.db, r.params = db, params
 	return nil
 }
@@ -102,15 +109,17 @@ func (r *sqliteReader) fault(ctx context.Context, doing string, err error) error
 }
 
 func (r *sqliteReader) ping(ctx context.Context) error {
-	if err := r.check(r.db); err != nil {
+	if err := r.check(r.db, r.probes); err != nil {
 		return err
 	}
 	var one int
-	return r.db.QueryRowContext(ctx, pingSQL).Scan(&one)
+	return r.probes.QueryRowContext(ctx, pingSQL).Scan(&one)
 }
 
+func (r *sqliteReader) name() string { return r.path }
+
 func (r *sqliteReader) close() error {
-	if err := r.db.Close(); err != nil {
+	if err := errors.Join(r.probes.Close(), r.db.Close()); err != nil {
 		return err
 	}
 	r.removeTraces()

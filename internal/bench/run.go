@@ -85,6 +85,7 @@ type quiet struct{}
 func (quiet) Waiting(string)            {}
 func (quiet) Checking(int64)            {}
 func (quiet) Submitting(_, _ int64)     {}
+func (quiet) Full(error)                {}
 func (quiet) Restoring(schemas.Summary) {}
 func (quiet) Where(schemas.Whereabouts) {}
 

@@ -22,6 +22,8 @@ const apiName = "exhume"
 // with it; its text must be without secrets.
 type Service interface {
 	Open(ctx context.Context, b schemas.Batch) (schemas.Summary, error)
+	Kept(ctx context.Context, id string) (int64, error)
+	Keep(ctx context.Context, k schemas.Kept) error
 	Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (schemas.Summary, error)
 	Get(ctx context.Context, ref string) (schemas.BatchReport, error)
 	List(ctx context.Context, q schemas.BatchList) (schemas.BatchListing, error)
@@ -57,6 +59,13 @@ func (b *Broker) Serve(s Service, version string) (stop func(), err error) {
 		handle        micro.HandlerFunc
 	}{
 		{"batch-open", schemas.APIBatchOpen, handler(b, s.Open)},
+		{"batch-kept", schemas.APIBatchKept, handler(b, func(ctx context.Context, q schemas.BatchRef) (to schemas.KeptTo, err error) {
+			to.Next, err = s.Kept(ctx, q.Ref)
+			return to, err
+		})},
+		{"batch-keep", schemas.APIBatchKeep, handler(b, func(ctx context.Context, k schemas.Kept) (schemas.Empty, error) {
+			return schemas.Empty{}, s.Keep(ctx, k)
+		})},
 		{"batch-seal", schemas.APIBatchSeal, handler(b, func(ctx context.Context, q schemas.BatchSeal) (schemas.Summary, error) {
 			return s.Seal(ctx, q.ID, q.Total, q.ManifestSHA256)
 		})},

@@ -32,6 +32,19 @@ func (a *API) Open(ctx context.Context, b schemas.Batch) (s schemas.Summary, err
 	return s, a.call(ctx, schemas.APIBatchOpen, b, &s)
 }
 
+// Kept is the lowest index of a batch whose request is not kept. A collector of an
+// older program does not answer, as if there was none.
+func (a *API) Kept(ctx context.Context, id string) (int64, error) {
+	var to schemas.KeptTo
+	err := a.call(ctx, schemas.APIBatchKept, schemas.BatchRef{Ref: id}, &to)
+	return to.Next, err
+}
+
+// Keep keeps requests until their batch ends.
+func (a *API) Keep(ctx context.Context, k schemas.Kept) error {
+	return a.call(ctx, schemas.APIBatchKeep, k, &schemas.Empty{})
+}
+
 // Seal says that all requests of a batch are published: so many items, from a
 // manifest with this SHA-256.
 func (a *API) Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (s schemas.Summary, err error) {
@@ -142,6 +155,9 @@ func (a *API) call(ctx context.Context, subject string, question, answer any) er
 		return err
 	case errors.Is(err, nats.ErrNoResponders):
 		return fault.New(schemas.CodeNoCollector, "%s: no collector answers: is one running?", a.b.opts)
+	case errors.Is(err, nats.ErrMaxPayload):
+		return fmt.Errorf("%s: the question has %d bytes and the broker takes %d at most: raise max_payload in the server's configuration",
+			subject, len(data), a.b.nc.MaxPayload())
 	case err != nil:
 		return fault.New(schemas.CodeBrokerDown, "%s: no answer to %s: %w", a.b.opts, subject, err)
 	}

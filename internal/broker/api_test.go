@@ -25,6 +25,7 @@ type service struct {
 	results []schemas.Result
 	events  []schemas.BatchEvent
 	workers []schemas.WorkerStatus
+	kept    chan schemas.Kept
 	err     error
 	// hold, if set, is waited for by Why, which says so in holding.
 	hold, holding chan struct{}
@@ -37,6 +38,13 @@ func (s *service) Open(_ context.Context, b schemas.Batch) (schemas.Summary, err
 
 func (s *service) Seal(_ context.Context, id string, total int64, sum string) (schemas.Summary, error) {
 	return schemas.Summary{Batch: schemas.Batch{ID: id, Total: total, ManifestSHA256: sum}}, s.err
+}
+
+func (s *service) Kept(_ context.Context, id string) (int64, error) { return int64(len(id)), s.err }
+
+func (s *service) Keep(_ context.Context, k schemas.Kept) error {
+	s.kept <- k
+	return s.err
 }
 
 func (s *service) Get(_ context.Context, ref string) (schemas.BatchReport, error) {
@@ -147,7 +155,8 @@ func TestAPI(t *testing.T) {
 	t.Parallel()
 	b := listening(t, Credentials{})
 	results := []schemas.Result{{Detail: "one"}, {Detail: "two"}}
-	serve(t, b, &service{batches: []schemas.Summary{{Batch: schemas.Batch{ID: "b"}}}, events: []schemas.BatchEvent{{No: 1}}, results: results})
+	s := &service{batches: []schemas.Summary{{Batch: schemas.Batch{ID: "b"}}}, events: []schemas.BatchEvent{{No: 1}}, results: results, kept: make(chan schemas.Kept, 1)}
+	serve(t, b, s)
 	ref := schemas.BatchRef{Ref: "b"}
 	api := connect(t, Options{URL: b.Address()}).API()
 	batch := schemas.Batch{ID: "b", Settings: schemas.Settings{Root: "/srv"}, CreatedAt: time.Now().UTC().Round(0)}
@@ -159,6 +168,15 @@ func TestAPI(t *testing.T) {
 		"seal": func() (any, any, error) {
 			got, err := api.Seal(t.Context(), "b", 5, "abc")
 			return got, schemas.Summary{Batch: schemas.Batch{ID: "b", Total: 5, ManifestSHA256: "abc"}}, err
+		},
+		"kept": func() (any, any, error) {
+			got, err := api.Kept(t.Context(), "b-17")
+			return got, int64(4), err
+		},
+		"keep": func() (any, any, error) {
+			k := schemas.Kept{Batch: "b", First: 1, Last: 2, Body: []byte{0, 0xff}}
+			must(t, api.Keep(t.Context(), k))
+			return <-s.kept, k, nil
 		},
 		"get": func() (any, any, error) {
 			got, err := api.Get(t.Context(), "latest")
@@ -437,7 +455,8 @@ func TestServiceIsListed(t *testing.T) {
 	}
 	slices.Sort(subjects)
 	want := []string{
-		schemas.APIBatchAudit, schemas.APIBatchChange, schemas.APIBatchCopy, schemas.APIBatchEvents, schemas.APIBatchGet, schemas.APIBatchList,
+		schemas.APIBatchAudit, schemas.APIBatchChange, schemas.APIBatchCopy, schemas.APIBatchEvents, schemas.APIBatchGet, schemas.APIBatchKeep,
+		schemas.APIBatchKept, schemas.APIBatchList,
 		schemas.APIBatchOpen, schemas.APIBatchResults, schemas.APIBatchSeal, schemas.APIBatchSkip, schemas.APIBatchTerms, schemas.APIBatchWhy,
 		schemas.APILetterGroups, schemas.APILetters, schemas.APIFleetChange, schemas.APIFleetGet,
 	}

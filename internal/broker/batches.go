@@ -26,21 +26,31 @@ func (b *Broker) Activate(ctx context.Context, batch schemas.Batch) error {
 	return b.put(ctx, schemas.BucketBatches, batch.ID, batch)
 }
 
-// Activated lists the ids of the batches of which anything is here: that
-// workers are shown, or that have a consumer or requests.
-func (b *Broker) Activated(ctx context.Context) ([]string, error) {
+// Activated lists the ids of the batches that workers are shown, and of those of
+// which something else is here: a consumer, or requests.
+func (b *Broker) Activated(ctx context.Context) (shown, others []string, err error) {
 	kv, err := b.bucket(ctx, schemas.BucketBatches)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keys, err := kv.ListKeys(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("keys of %s: %w", schemas.BucketBatches, err)
+		return nil, nil, fmt.Errorf("keys of %s: %w", schemas.BucketBatches, err)
 	}
-	ids := map[string]bool{}
+	active := map[string]bool{}
 	for id := range keys.Keys() {
-		ids[id] = true
+		active[id] = true
 	}
+	left, err := b.left(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	maps.DeleteFunc(left, func(id string, _ bool) bool { return active[id] })
+	return slices.Sorted(maps.Keys(active)), slices.Sorted(maps.Keys(left)), nil
+}
+
+// left are the ids of the batches that have a consumer or requests.
+func (b *Broker) left(ctx context.Context) (map[string]bool, error) {
 	stream, err := b.js.Stream(ctx, schemas.StreamRestore)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", schemas.StreamRestore, err)
@@ -49,6 +59,7 @@ func (b *Broker) Activated(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subjects of %s: %w", schemas.StreamRestore, err)
 	}
+	ids := map[string]bool{}
 	for subject := range info.State.Subjects {
 		ids[schemas.BatchOfSubject(subject)] = true
 	}
@@ -59,7 +70,7 @@ func (b *Broker) Activated(ctx context.Context) ([]string, error) {
 	if err := consumers.Err(); err != nil {
 		return nil, fmt.Errorf("consumers of %s: %w", schemas.StreamRestore, err)
 	}
-	return slices.Sorted(maps.Keys(ids)), nil
+	return ids, nil
 }
 
 // Retire hides a batch from the workers and removes its consumer, its retry

@@ -33,16 +33,19 @@ type Broker struct {
 	listens, reclaims bool
 	// activating is held while a batch's consumer is set up.
 	activating sync.Mutex
+	// publishTimeout bounds one try at a publication. A message that was on its way to
+	// a server that died, or whose connection broke, is never answered.
+	publishTimeout time.Duration
 
 	mu        sync.Mutex
 	buckets   map[string]jetstream.KeyValue
-	reclaimed map[string]uint64 // by stream and consumer; see Reclaim
-	denied    error             // what the server forbade last
+	reclaimed map[string]reclaim // by stream and consumer; see Reclaim
+	denied    error              // what the server forbade last
 	closing   bool
 }
 
 func newBroker(o Options) *Broker {
-	return &Broker{opts: o.withDefaults(), denials: newDenials(), buckets: map[string]jetstream.KeyValue{}, reclaimed: map[string]uint64{}}
+	return &Broker{opts: o.withDefaults(), denials: newDenials(), publishTimeout: publishTimeout, buckets: map[string]jetstream.KeyValue{}, reclaimed: map[string]reclaim{}}
 }
 
 // Close sends what is still buffered (acknowledgements), disconnects, and stops

@@ -294,6 +294,34 @@ func TestResultsOfLargeRequestsFit(t *testing.T) {
 	if n := stored(t, b, schemas.StreamResults); n != 3 {
 		t.Errorf("%d messages, want 3", n)
 	}
+	// Failed attempts stand behind the results as if all were one list.
+	for _, r := range g.Results[1:] {
+		g.Failures = append(g.Failures, schemas.Failure{Output: r.Output, Attempt: schemas.Attempt{Detail: r.Detail}})
+	}
+	g.Results = g.Results[:1]
+	must(t, b.PublishResults(t.Context(), g))
+	g.Results = nil
+	must(t, b.PublishResults(t.Context(), g))
+	results, failures := 0, 0
+	for _, d := range takeResults(t, b, 8) {
+		var g schemas.ResultGroup
+		must(t, json.Unmarshal(d.Data(), &g))
+		results, failures = results+len(g.Results), failures+len(g.Failures)
+	}
+	if results != 4 || failures != 4 {
+		t.Errorf("%d results and %d failures", results, failures)
+	}
+}
+
+// takeResults takes n messages of results.
+func takeResults(t *testing.T, b *Broker, n int) (all []*Delivery) {
+	t.Helper()
+	for len(all) < n {
+		got, err := b.Results(t.Context(), n-len(all), time.Minute)
+		must(t, err)
+		all = append(all, got...)
+	}
+	return all
 }
 
 func TestTake(t *testing.T) {
@@ -495,30 +523,26 @@ func TestRetire(t *testing.T) {
 		must(t, err)
 	}
 
-	active := func() []string {
+	check := func(wantShown, wantOthers []string) {
 		t.Helper()
-		ids, err := b.Activated(t.Context())
+		shown, others, err := b.Activated(t.Context())
 		must(t, err)
-		return ids
+		if diff := cmp.Diff(wantShown, shown) + cmp.Diff(wantOthers, others); diff != "" {
+			t.Error(diff)
+		}
 	}
-	if diff := cmp.Diff([]string{"b", "b2"}, active()); diff != "" {
-		t.Error(diff)
-	}
+	check([]string{"b", "b2"}, nil)
 	// A crash after the first step leaves the batch to be found.
 	kv, err := b.bucket(t.Context(), schemas.BucketBatches)
 	must(t, err)
 	must(t, kv.Purge(t.Context(), "b"))
-	if diff := cmp.Diff([]string{"b", "b2"}, active()); diff != "" {
-		t.Error(diff)
-	}
+	check([]string{"b2"}, []string{"b"})
 	for range 2 {
 		must(t, b.Retire(t.Context(), "b"))
 		must(t, b.Retire(t.Context(), "never-there"))
 	}
 	must(t, held[0].Ack()) // by a worker that comes late
-	if diff := cmp.Diff([]string{"b2"}, active()); diff != "" {
-		t.Error(diff)
-	}
+	check([]string{"b2"}, nil)
 	if n := stored(t, b, schemas.StreamRestore); n != 0 {
 		t.Errorf("%d requests are left", n)
 	}

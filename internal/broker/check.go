@@ -73,10 +73,12 @@ var streamRules = []rule[streamConfig]{
 		func(have, want []string) bool { return slices.Contains(have, want[0]) }),
 	equal("retention", harmful, unsafe, func(c *streamConfig) *jetstream.RetentionPolicy { return &c.Retention }),
 	equal("storage", harmful, unsafe, func(c *streamConfig) *jetstream.StorageType { return &c.Storage }),
-	accept("discard", harmful, safe, func(c *streamConfig) *jetstream.DiscardPolicy { return &c.Discard },
-		func(have, want jetstream.DiscardPolicy) bool { return have == want || want == jetstream.DiscardOld }),
+	equal("discard", harmful, safe, func(c *streamConfig) *jetstream.DiscardPolicy { return &c.Discard }),
+	// A bound is a setting of the collector. One below what is stored removes nothing.
+	accept("max_bytes", harmless, safe, func(c *streamConfig) *int64 { return &c.MaxBytes },
+		func(have, want int64) bool { return have == want || want < 0 }),
 	accept("max_bytes", harmless, unsafe, func(c *streamConfig) *int64 { return &c.MaxBytes },
-		func(have, want int64) bool { return have < 0 || want > 0 && have >= want }),
+		func(have, want int64) bool { return have < 0 || want >= 0 }),
 	equal("max_msgs", harmful, safe, func(c *streamConfig) *int64 { return &c.MaxMsgs }),
 	// Raising it loses nothing, and a bucket needs just one.
 	accept("max_msgs_per_subject", harmful, safe, func(c *streamConfig) *int64 { return &c.MaxMsgsPerSubject },

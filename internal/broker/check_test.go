@@ -64,8 +64,14 @@ func TestSetupCorrectsWhatIsSafe(t *testing.T) {
 		c.Subjects = append(c.Subjects, "somebody.else")
 		c.Description = "ours"
 	})
-	changeStream(t, b, schemas.StreamResults, func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour })
-	changeStream(t, b, "KV_"+schemas.BucketRetries, func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 5 })
+	// As an older release made it.
+	changeStream(t, b, schemas.StreamResults, func(c *jetstream.StreamConfig) {
+		c.MaxAge, c.Discard, c.MaxBytes = time.Hour, jetstream.DiscardOld, -1
+	})
+	changeStream(t, b, "KV_"+schemas.BucketRetries, func(c *jetstream.StreamConfig) {
+		c.MaxMsgsPerSubject, c.Discard, c.MaxBytes, c.MaxAge = 5, jetstream.DiscardNew, -1, time.Hour
+	})
+	changeStream(t, b, "KV_"+schemas.BucketBatches, func(c *jetstream.StreamConfig) { c.MaxBytes = 1 << 20 })
 	_, err := b.js.UpdateConsumer(t.Context(), schemas.StreamResults, jetstream.ConsumerConfig{
 		Durable: collectorConsumer, AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MaxDeliver: 3, FilterSubject: "exhume.result.a.b",
 	})
@@ -74,13 +80,15 @@ func TestSetupCorrectsWhatIsSafe(t *testing.T) {
 	harmful, harmless := settingsOf(check(t, b))
 	if diff := cmp.Diff([]string{
 		"discard: DiscardOld, DiscardNew", "max_msgs: 10, -1", "max_age: 1h0m0s, 0s", "allow_atomic: false, true",
+		"discard: DiscardOld, DiscardNew", "max_age: 1h0m0s, 0s", "discard: DiscardNew, DiscardOld",
 		"max_deliver: 3, -1", "filter_subject: exhume.result.a.b, ",
 	}, harmful); diff != "" {
 		t.Errorf("harmful:\n%s", diff)
 	}
-	left := []string{"max_bytes: 1073741824, 17179869184", "max_age: 1h0m0s, 720h0m0s"}
+	left := []string{"max_bytes: 1048576, -1", "max_age: 1h0m0s, 720h0m0s"}
 	if diff := cmp.Diff([]string{
-		left[0], "duplicate_window: 1m0s, 2m0s", "allow_direct: true, false", left[1], "ack_wait: 1m0s, 30s",
+		"max_bytes: 1073741824, 8589934592", "duplicate_window: 1m0s, 2m0s", "allow_direct: true, false",
+		"max_bytes: -1, 6442450944", left[0], "max_bytes: -1, 1073741824", left[1], "ack_wait: 1m0s, 30s",
 	}, harmless); diff != "" {
 		t.Errorf("harmless:\n%s", diff)
 	}
@@ -120,14 +128,38 @@ func TestSetupRefusesWhatIsHarmful(t *testing.T) {
 
 func TestSetupNamesWhatTheServerCannot(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, anyone)
 	for want, o := range map[string]Options{
-		"3 replicas need as many servers":  {Replicas: 3},
-		"the queue reserves 1048576 MiB: ": {QueueBytes: 1 << 40},
+		"3 replicas need as many servers": {Replicas: 3},
+		"it reserves 1 TiB: raise the server's max_file_store or the account's limit, or lower EXHUME_QUEUE_BYTES":   {Bounds: Bounds{QueueBytes: 1 << 40}},
+		"it reserves 2 TiB: raise the server's max_file_store or the account's limit, or lower EXHUME_RESULTS_BYTES": {Bounds: Bounds{ResultsBytes: 2 << 40}},
 	} {
-		o.URL = s.url()
+		o.URL = startServer(t, anyone).url()
 		if err := connect(t, o).Setup(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got error %v, want %q", err, want)
+		}
+	}
+}
+
+// A bound that is changed counts from the next start on, also below what is stored;
+// where the server cannot reserve it, the old one stays, and all else is corrected.
+func TestSetupChangesBounds(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, anyone)
+	b := connect(t, Options{URL: s.url()})
+	must(t, b.Setup(t.Context()))
+	must(t, b.Activate(t.Context(), schemas.Batch{ID: "b"}))
+	must(t, b.Publish(t.Context(), requests(0, 1000), 1))
+	for _, c := range []struct{ set, want int64 }{{4 << 10, 4 << 10}, {32 << 30, 32 << 30}, {1 << 40, 32 << 30}} {
+		changeStream(t, b, schemas.StreamRestore, func(c *jetstream.StreamConfig) { c.AllowAtomicPublish = false })
+		other := connect(t, Options{URL: s.url(), Bounds: Bounds{QueueBytes: c.set}})
+		must(t, other.Setup(t.Context()))
+		u, err := b.Usage(t.Context(), schemas.StreamRestore)
+		must(t, err)
+		if u.Bound != c.want || stored(t, b, schemas.StreamRestore) != 1000 {
+			t.Errorf("bound %d set: %+v", c.set, u)
+		}
+		if harmful, _ := settingsOf(check(t, other)); len(harmful) > 0 {
+			t.Errorf("bound %d set: %v", c.set, harmful)
 		}
 	}
 }

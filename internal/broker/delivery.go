@@ -24,14 +24,14 @@ type Delivery struct {
 	deliveries int
 }
 
-// delivery makes a delivery; messages up to the stream's sequence reclaimed may
-// have been delivered before the consumer was reset.
-func delivery(msg *nats.Msg, reclaimed uint64) *Delivery {
+// delivery makes a delivery; messages up to the sequence reclaimed.to may have been
+// delivered before the consumer was reset.
+func delivery(msg *nats.Msg, reclaimed reclaim) *Delivery {
 	d := &Delivery{msg: msg}
 	if meta, err := msg.Metadata(); err == nil {
 		d.published, d.deliveries = meta.Timestamp, int(meta.NumDelivered)
-		if meta.Sequence.Stream <= reclaimed {
-			d.deliveries = max(d.deliveries, 2)
+		if meta.Sequence.Stream <= reclaimed.to {
+			d.deliveries = max(d.deliveries, reclaimed.times+1)
 		}
 	}
 	return d
@@ -58,8 +58,8 @@ func (d *Delivery) PublishedAt() time.Time { return d.published }
 func (d *Delivery) Redelivered() bool { return d.deliveries > 1 }
 
 // Deliveries is how often the message was delivered, this time included, as far
-// as is known: after Reclaim, or when its batch got another consumer, the server
-// counts anew.
+// as is known: when its batch got another consumer the server counts anew, and after
+// Reclaim it is a guess; see there.
 func (d *Delivery) Deliveries() int { return d.deliveries }
 
 // Ack settles the message. It does not wait for the server: a lost ack only

@@ -10,7 +10,22 @@ import (
 )
 
 // EmbedOption changes how Embed runs its server.
-type EmbedOption func(*server.Options) error
+type EmbedOption func(*embedding) error
+
+// embedding is an embedded broker in the making.
+type embedding struct {
+	server server.Options
+	bounds Bounds
+}
+
+// Within sets how much the broker keeps at most. Of a disk that is smaller nothing
+// is reserved.
+func Within(b Bounds) EmbedOption {
+	return func(e *embedding) error {
+		e.bounds = b
+		return nil
+	}
+}
 
 // Credentials are what a listening server asks for: user and password, or a
 // token, which must be a new one at each start. All empty asks for nothing.
@@ -24,7 +39,7 @@ type Credentials struct {
 // credentials, whoever reaches the address may do everything, so that they are
 // required anywhere but on loopback.
 func Listen(addr string, c Credentials) EmbedOption {
-	return func(o *server.Options) error {
+	return func(e *embedding) error {
 		at, err := net.ResolveTCPAddr("tcp", addr)
 		if err != nil {
 			return fmt.Errorf("listen on %q: %w; want host:port", addr, err)
@@ -42,6 +57,7 @@ func Listen(addr string, c Credentials) EmbedOption {
 		if err != nil {
 			return fmt.Errorf("listen on %q: %w", addr, err)
 		}
+		o := &e.server
 		o.DontListen, o.Host, o.Port = false, at.IP.String(), at.Port
 		if at.IP == nil {
 			o.Host = "0.0.0.0"
@@ -69,7 +85,7 @@ func runEmbedded(dir string, opts []EmbedOption) (*Broker, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	o := &server.Options{
+	e := &embedding{server: server.Options{
 		ServerName: "exhume",
 		DontListen: true,
 		NoLog:      true,
@@ -82,17 +98,18 @@ func runEmbedded(dir string, opts []EmbedOption) (*Broker, error) {
 		JetStreamMaxStore:  1 << 50,
 		JetStreamMaxMemory: 64 << 20,
 		MaxPayload:         8 << 20,
-	}
+	}}
 	for _, set := range opts {
-		if err := set(o); err != nil {
+		if err := set(e); err != nil {
 			return nil, err
 		}
 	}
+	o := &e.server
 	ns, err := server.NewServer(o)
 	if err != nil {
 		return nil, err
 	}
-	b := newBroker(Options{User: o.Username, Password: o.Password, Token: o.Authorization})
+	b := newBroker(Options{User: o.Username, Password: o.Password, Token: o.Authorization, Bounds: e.bounds})
 	b.ns, b.listens, b.reclaims = ns, !o.DontListen, o.DontListen || o.Authorization != ""
 	if err := b.start(dir); err != nil {
 		ns.Shutdown()

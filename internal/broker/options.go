@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -44,10 +45,36 @@ type Options struct {
 	// Replicas is on how many servers of a cluster streams and buckets are kept
 	// (default 1).
 	Replicas int
-	// QueueBytes bounds the stream of requests on disk (default 16 GiB, about
-	// 50 million requests). The server reserves them. A full queue refuses new
-	// requests instead of dropping old ones.
+	Bounds
+}
+
+// Bounds are how much the broker keeps at most. Zero values mean the defaults. The
+// server reserves the bytes when Setup makes a stream.
+type Bounds struct {
+	// QueueBytes bounds the stream of requests (default 8 GiB, about 50 million
+	// items that wait). A full queue refuses requests; it has room again when
+	// items are done.
 	QueueBytes int64
+	// ResultsBytes bounds the stream of results (default 6 GiB, about 12 million
+	// results). While a collector records, it keeps at most three quarters of that;
+	// full of results that nobody has recorded, it refuses more.
+	ResultsBytes int64
+	// ResultsAge is how long results are kept after they are recorded, where
+	// ResultsBytes allows (default 30 days), so that ledger and evidence could be
+	// rebuilt from them.
+	ResultsAge time.Duration
+	// RetriesBytes bounds the records of failed attempts (default 1 GiB, about two
+	// million items). Beyond it the oldest are forgotten: their items are tried more
+	// often then, never less.
+	RetriesBytes int64
+}
+
+func (b Bounds) withDefaults() Bounds {
+	b.QueueBytes = cmp.Or(b.QueueBytes, 8<<30)
+	b.ResultsBytes = cmp.Or(b.ResultsBytes, 6<<30)
+	b.ResultsAge = cmp.Or(b.ResultsAge, 30*24*time.Hour)
+	b.RetriesBytes = cmp.Or(b.RetriesBytes, 1<<30)
+	return b
 }
 
 func (o Options) withDefaults() Options {
@@ -57,9 +84,7 @@ func (o Options) withDefaults() Options {
 	if o.Replicas == 0 {
 		o.Replicas = 1
 	}
-	if o.QueueBytes == 0 {
-		o.QueueBytes = 16 << 30
-	}
+	o.Bounds = o.Bounds.withDefaults()
 	return o
 }
 

@@ -285,6 +285,7 @@ func TestUsersOfTheFleet(t *testing.T) {
 	o, err := server.ProcessConfigFile("../../deploy/nats/nats.conf")
 	must(t, err)
 	o.Host, o.Port, o.HTTPPort, o.StoreDir, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, 0, t.TempDir(), true, true
+	o.JetStreamMaxStore = 1 << 40 // whatever this disk has
 	ns, err := server.NewServer(o)
 	must(t, err)
 	ns.Start()
@@ -329,6 +330,18 @@ func TestUsersOfTheFleet(t *testing.T) {
 	}
 	if err := worker.SetSteering(ctx, schemas.Steering{}); !fault.Is(err, schemas.CodeBrokerDenied) {
 		t.Errorf("a worker steers the fleet: %v", err)
+	}
+
+	heard := make(chan *nats.Msg, 10)
+	sub, err := submitter.nc.ChanSubscribe(schemas.WorkerEventSubject("w"), heard)
+	must(t, err)
+	defer sub.Unsubscribe() //nolint:errcheck // the connection is closed then
+	must(t, submitter.Ping(ctx))
+	worker.TellOfWorker(schemas.WorkerEvent{Worker: "w"})
+	select {
+	case <-heard:
+	case <-ctx.Done():
+		t.Error("nobody hears of a worker's breaker")
 	}
 
 	silence, err := worker.AnswerStatus(func(schemas.WorkerQuestion) schemas.WorkerStatus { return schemas.WorkerStatus{Worker: "w"} })

@@ -3,11 +3,15 @@ package broker
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/schemas"
 )
 
 const (
@@ -15,8 +19,7 @@ const (
 	maxPublish = 1000
 	// publishBytes is how many bytes of messages are stored as one.
 	publishBytes = 8 << 20
-	// publishTimeout bounds one try at a publication, publishFor all of them. A
-	// message that was on its way to a server that died is never answered.
+	// publishTimeout is Broker.publishTimeout, publishFor bounds all tries.
 	publishTimeout, publishFor = 10 * time.Second, time.Minute
 	// firstDelay and maxDelay are how long a publication with an unknown end
 	// waits before it is repeated.
@@ -43,7 +46,8 @@ func parts(msgs []*nats.Msg) (parts [][]*nats.Msg) {
 var errDuplicate = jetstreamext.ErrBatchPublishDuplicateMsgID
 
 // publish stores messages, all or none. Where a server of a cluster fails, the
-// others may need some seconds to agree on who goes on.
+// others may need some seconds to agree on who goes on. The error of a broker that
+// does not answer carries CodeBrokerDown: they may be stored then.
 func (b *Broker) publish(ctx context.Context, msgs []*nats.Msg) (err error) {
 	delay := firstDelay
 	for end := time.Now().Add(publishFor); ; delay = min(2*delay, maxDelay) {
@@ -51,20 +55,23 @@ func (b *Broker) publish(ctx context.Context, msgs []*nats.Msg) (err error) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil || !unknownEnd(err) || time.Now().After(end) {
+		if err == nil || !unknownEnd(err) {
 			return err
+		}
+		if time.Now().After(end) {
+			return fault.New(schemas.CodeBrokerDown, "%s: it stores nothing, tried for %s: %w; has its disk room, its cluster a quorum?", b.opts, publishFor, err)
 		}
 		pause(ctx, delay)
 	}
 }
 
 func (b *Broker) publishOnce(ctx context.Context, msgs []*nats.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.publishTimeout)
 	defer cancel()
 	return b.permitted(ctx, func(ctx context.Context) error {
 		done := make(chan error, 1)
 		go func() {
-			_, err := jetstreamext.PublishMsgBatch(ctx, b.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: publishTimeout})
+			_, err := jetstreamext.PublishMsgBatch(ctx, b.js, msgs, jetstreamext.BatchFlowControl{AckFirst: true, AckTimeout: b.publishTimeout})
 			done <- err
 		}()
 		select {
@@ -96,12 +103,15 @@ func subjectsOf(msgs []*nats.Msg) (subjects []string) {
 // or failed for a reason that passes.
 func unknownEnd(err error) bool {
 	for _, e := range []error{
-		nats.ErrTimeout, context.DeadlineExceeded, nats.ErrNoResponders, nats.ErrConnectionReconnecting,
+		nats.ErrTimeout, context.DeadlineExceeded, nats.ErrNoResponders, nats.ErrConnectionReconnecting, nats.ErrReconnectBufExceeded,
 		jetstreamext.ErrBatchPublishIncomplete, jetstreamext.ErrAtomicPublishTooManyInflight,
 	} {
 		if errors.Is(err, e) {
 			return true
 		}
+	}
+	if _, broken := errors.AsType[net.Error](err); broken { // the connection, while it was written to
+		return true
 	}
 	var api *jetstream.APIError
 	return errors.As(err, &api) && (api.ErrorCode == codeNoLeader || api.ErrorCode == codeInProcess)

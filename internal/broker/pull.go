@@ -75,7 +75,7 @@ func (b *Broker) pull(ctx context.Context, stream, consumer string, n int, wait 
 	if err := b.nc.PublishRequest(b.api+next, inbox, body); err != nil {
 		return nil, fmt.Errorf("take from %s: %w", consumer, err)
 	}
-	reclaimed := b.reclaimedTo(stream, consumer)
+	reclaimed := b.reclaimedOf(stream, consumer)
 	var out []*Delivery
 	settling := settled
 	start := time.Now()
@@ -132,7 +132,7 @@ func (b *Broker) full(ctx context.Context, stream, consumer string) bool {
 }
 
 // late ends a pull early and gathers what the server had sent before it knew.
-func (b *Broker) late(sub *nats.Subscription, in <-chan *nats.Msg, out []*Delivery, reclaimed uint64) ([]*Delivery, error) {
+func (b *Broker) late(sub *nats.Subscription, in <-chan *nats.Msg, out []*Delivery, reclaimed reclaim) ([]*Delivery, error) {
 	err := sub.Drain() // tells the server, and goes on receiving
 	if err == nil {
 		err = b.nc.FlushTimeout(callTimeout)

@@ -11,13 +11,14 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
 // Publish stores requests of one batch in the order of their indexes, which may
 // have gaps, up to perMessage of them in one message (schemas.MaxRequests at
 // most). When it fails, what is stored is a first part of them, of which LastIndex
-// tells the end. The same call can be repeated: what is stored already is not
+// tells the end. The error of a queue that has no room carries CodeBrokerFull. The same call can be repeated: what is stored already is not
 // stored twice within the stream's duplicate window, and running a request twice
 // is harmless.
 func (b *Broker) Publish(ctx context.Context, requests []schemas.Request, perMessage int) error {
@@ -52,20 +53,47 @@ func (b *Broker) store(ctx context.Context, subject, prefix string, requests []s
 		requests = requests[n:]
 	}
 	for _, part := range parts(msgs) {
-		// One id stands for all: a repetition is refused as a whole. It names both
-		// ends, so that only the same requests are a repetition.
-		first, last := part[0], part[len(part)-1]
-		id := prefix + first.Header.Get(firstHeader) + "-" + last.Header.Get(lastHeader)
-		first.Header.Set(jetstream.MsgIDHeader, id)
-		err := b.publish(ctx, part)
-		if errors.Is(err, errDuplicate) {
-			err = b.confirm(ctx, subject, last.Header.Get(lastHeader))
-		}
-		if err != nil {
-			return fmt.Errorf("publish requests %s: %w", id, err)
+		if err := b.storePart(ctx, subject, prefix, part); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// storePart stores a run of messages, all or none; where there is no room for that,
+// what there is room for: a run may be longer than the whole queue.
+func (b *Broker) storePart(ctx context.Context, subject, prefix string, part []*nats.Msg) error {
+	// One id stands for all: a repetition is refused as a whole. It names both
+	// ends, so that only the same requests are a repetition.
+	first, last := part[0], part[len(part)-1]
+	id := prefix + first.Header.Get(firstHeader) + "-" + last.Header.Get(lastHeader)
+	err := b.room(ctx, sizeOf(part))
+	if err == nil {
+		first.Header.Set(jetstream.MsgIDHeader, id)
+		err = b.whyFull(ctx, schemas.StreamRestore, b.publish(ctx, part))
+	}
+	if errors.Is(err, errDuplicate) {
+		err = b.confirm(ctx, subject, last.Header.Get(lastHeader))
+	}
+	if half := len(part) / 2; half > 0 && fault.Is(err, schemas.CodeBrokerFull) {
+		if err := b.storePart(ctx, subject, prefix, part[:half]); err != nil {
+			return err
+		}
+		return b.storePart(ctx, subject, prefix, part[half:])
+	}
+	if err != nil {
+		return fmt.Errorf("publish requests %s: %w", id, err)
+	}
+	return nil
+}
+
+// sizeOf is about how many bytes messages take in the stream.
+func sizeOf(msgs []*nats.Msg) (bytes int64) {
+	const overhead = 256 // subject, headers and record
+	for _, m := range msgs {
+		bytes += int64(len(m.Data)) + overhead
+	}
+	return bytes
 }
 
 // run is how many of the first requests have consecutive indexes, at most so many.
@@ -78,21 +106,14 @@ func run(requests []schemas.Request, most int) int {
 }
 
 // Requeue stores requests of one batch that are to be tried again. When it fails
-// some may be stored; repeating is harmless.
+// some may be stored; repeating is harmless. The error of a queue that has no room
+// carries CodeBrokerFull: there may be none until those who hold requests let go of
+// them.
 func (b *Broker) Requeue(ctx context.Context, groups []schemas.RequestGroup) error {
-	var msgs []*nats.Msg
-	for _, g := range groups {
-		var err error
-		if msgs, err = b.encode(msgs, schemas.RetrySubject(g.Batch), g); err != nil {
-			return err
-		}
+	if len(groups) == 0 {
+		return nil
 	}
-	for _, part := range parts(msgs) {
-		if err := b.publish(ctx, part); err != nil {
-			return fmt.Errorf("publish %d requests of batch %s again: %w", len(part), groups[0].Batch, err)
-		}
-	}
-	return nil
+	return b.storeAgain(ctx, schemas.RetrySubject(groups[0].Batch), groups)
 }
 
 // encode appends the message of a group, or several where one would be too long.

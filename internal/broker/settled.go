@@ -16,19 +16,50 @@ import (
 func (b *Broker) Settled(ctx context.Context, batch string) (bool, error) {
 	c, err := b.consumerOf(ctx, batch)
 	// One that brings the sample only has the rest still to bring.
-	if err != nil || c.NumPending > 0 || c.NumAckPending > 0 || len(c.Config.FilterSubjects) > 0 {
+	if err != nil || len(c.Config.FilterSubjects) > 0 {
 		return false, err
+	}
+	return b.idle(ctx, c)
+}
+
+// Look tells how an active batch stands: shown says whether workers are shown it and
+// can take its messages; idle whether none of those that they can take waits or is in
+// anybody's hand, and all results that there are of it are recorded. While only the
+// batch's sample is worked on, its other messages do not count.
+func (b *Broker) Look(ctx context.Context, batch string) (shown, idle bool, err error) {
+	c, err := b.js.Consumer(ctx, schemas.StreamRestore, batch)
+	if err == nil {
+		var kv jetstream.KeyValue
+		if kv, err = b.bucket(ctx, schemas.BucketBatches); err == nil {
+			_, err = kv.Get(ctx, batch)
+		}
+	}
+	if notThere(err) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("look at batch %s: %w", batch, err)
+	}
+	idle, err = b.idle(ctx, c.CachedInfo())
+	return true, idle, err
+}
+
+// idle says whether a batch's consumer has nothing to bring and has brought nothing
+// that is still in hand, and all results of the batch are recorded.
+func (b *Broker) idle(ctx context.Context, c *jetstream.ConsumerInfo) (bool, error) {
+	if c.NumPending > 0 || c.NumAckPending > 0 {
+		return false, nil
 	}
 	results, err := b.js.Stream(ctx, schemas.StreamResults)
 	if err != nil {
 		return false, fmt.Errorf("stream %s: %w", schemas.StreamResults, err)
 	}
-	last, err := results.GetLastMsgForSubject(ctx, schemas.ResultSubject("*", batch))
+	last, err := results.GetLastMsgForSubject(ctx, schemas.ResultSubject("*", c.Name))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("last result of %s: %w", batch, err)
+		return false, fmt.Errorf("last result of %s: %w", c.Name, err)
 	}
 	recorded, err := b.js.Consumer(ctx, schemas.StreamResults, collectorConsumer)
 	if err != nil {

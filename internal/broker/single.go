@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -33,7 +34,9 @@ func (b *Broker) AnnounceItem(r schemas.Result) error {
 }
 
 // PublishSingle stores a request that is made alone. The same id within the
-// stream's duplicate window is the same request.
+// stream's duplicate window is the same request, so that a call that fails can be
+// repeated. The error of a queue that is full carries CodeBrokerFull, that of a
+// broker that does not answer CodeBrokerDown: the request may be stored then.
 func (b *Broker) PublishSingle(ctx context.Context, requestID string, r schemas.SingleRequest) error {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -43,10 +46,13 @@ func (b *Broker) PublishSingle(ctx context.Context, requestID string, r schemas.
 		Subject: schemas.RestoreSubject(schemas.Single), Data: data,
 		Header: nats.Header{schemas.HeaderRequestID: {requestID}, jetstream.MsgIDHeader: {requestID}},
 	})
-	if err != nil {
-		return fmt.Errorf("publish request %s: %w", requestID, err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if err = b.whyFull(ctx, schemas.StreamRestore, err); unknownEnd(err) && ctx.Err() == nil {
+		err = fault.New(schemas.CodeBrokerDown, "%s: no answer, it may be stored: %w", b.opts, err)
+	}
+	return fmt.Errorf("publish request %s: %w; ask again with the same id", requestID, err)
 }
 
 // WatchItem calls found with the result of a single request whenever it is

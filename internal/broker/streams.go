@@ -12,9 +12,6 @@ import (
 )
 
 const (
-	// resultsMaxAge is how long results are kept, so that ledger and evidence
-	// could be rebuilt from them.
-	resultsMaxAge = 30 * 24 * time.Hour
 	// duplicateWindow is how long the server knows the ids of what it stored.
 	duplicateWindow = 2 * time.Minute
 	// retriesMaxAge is when a record of failed attempts is forgotten that a
@@ -55,16 +52,24 @@ func (b *Broker) streams() []jetstream.StreamConfig {
 		Duplicates:         duplicateWindow,
 		AllowAtomicPublish: true,
 	}, {
+		// No age and no discarding: the server does not know which results are
+		// recorded. TrimResults does.
 		Name:              schemas.StreamResults,
 		Subjects:          []string{schemas.SubjectsResults},
-		MaxAge:            resultsMaxAge,
+		Discard:           jetstream.DiscardNew,
+		MaxBytes:          b.opts.ResultsBytes,
 		MaxMsgsPerSubject: -1,
-		MaxBytes:          -1,
 		Duplicates:        duplicateWindow,
 	},
-		bucketStream(schemas.BucketBatches, jetstream.StreamConfig{AllowMsgTTL: true, SubjectDeleteMarkerTTL: retiredFor}),
-		bucketStream(schemas.BucketRetries, jetstream.StreamConfig{MaxAge: retriesMaxAge}),
-		bucketStream(schemas.BucketFleet, jetstream.StreamConfig{}),
+		bucketStream(schemas.BucketBatches, jetstream.StreamConfig{
+			Discard: jetstream.DiscardNew, MaxBytes: -1, AllowMsgTTL: true, SubjectDeleteMarkerTTL: retiredFor,
+		}),
+		// A full one must not refuse: workers hold their items until a failed attempt
+		// is counted, and nothing would ever make room.
+		bucketStream(schemas.BucketRetries, jetstream.StreamConfig{
+			Discard: jetstream.DiscardOld, MaxBytes: b.opts.RetriesBytes, MaxAge: retriesMaxAge,
+		}),
+		bucketStream(schemas.BucketFleet, jetstream.StreamConfig{Discard: jetstream.DiscardNew, MaxBytes: -1}),
 	}
 	for i := range all {
 		all[i].MaxMsgs, all[i].MaxMsgSize, all[i].MaxConsumers = -1, -1, -1
@@ -76,7 +81,7 @@ func (b *Broker) streams() []jetstream.StreamConfig {
 // bucketStream makes of settings the stream that clients know as a bucket.
 func bucketStream(name string, s jetstream.StreamConfig) jetstream.StreamConfig {
 	s.Name, s.Subjects = bucketStreamName(name), []string{"$KV." + name + ".>"}
-	s.Discard, s.MaxMsgsPerSubject, s.MaxBytes, s.Duplicates = jetstream.DiscardNew, 1, -1, duplicateWindow
+	s.MaxMsgsPerSubject, s.Duplicates = 1, duplicateWindow
 	s.AllowRollup, s.DenyDelete = true, true
 	return s
 }
@@ -117,14 +122,22 @@ func (b *Broker) setupStream(ctx context.Context, want jetstream.StreamConfig) e
 			want.FirstSeq = uint64(time.Now().UnixMicro())
 		}
 		_, err = b.js.CreateStream(ctx, want)
-		return b.cannotCreate(err)
+		return b.cannotCreate(want, err)
 	}
 	if err != nil {
 		return err
 	}
 	cfg := s.CachedInfo().Config
+	bound := cfg.MaxBytes
 	changed, err := correct("stream "+want.Name, &cfg, &want, streamRules)
-	if err == nil && changed {
+	if err != nil || !changed {
+		return err
+	}
+	_, err = b.js.UpdateStream(ctx, cfg)
+	if isFull(err) && cfg.MaxBytes != bound {
+		// The server cannot reserve so much. What worked until now goes on to work.
+		b.opts.Log.Warn().Err(b.cannotCreate(want, err)).Str("stream", want.Name).Int64("bound", bound).Msg("the bound of a stream stays as it is")
+		cfg.MaxBytes = bound
 		_, err = b.js.UpdateStream(ctx, cfg)
 	}
 	return err
@@ -149,16 +162,13 @@ func (b *Broker) setupCollecting(ctx context.Context) error {
 }
 
 // cannotCreate adds to the server's refusal what can be done about it.
-func (b *Broker) cannotCreate(err error) error {
+func (b *Broker) cannotCreate(want jetstream.StreamConfig, err error) error {
 	var api *jetstream.APIError
-	if !errors.As(err, &api) {
-		return err
-	}
-	switch api.ErrorCode {
-	case codeNoStorage, codeNoResources:
-		return fmt.Errorf("%w: the queue reserves %d MiB: raise the server's max_file_store or the account's limit, or lower the bound of the queue",
-			err, b.opts.QueueBytes>>20)
-	case codeNoPeers, codeNoReplicas:
+	switch {
+	case isFull(err):
+		return fmt.Errorf("%w: it reserves %s: raise the server's max_file_store or the account's limit, or lower %s",
+			err, sizeText(want.MaxBytes), boundOf[want.Name])
+	case errors.As(err, &api) && (api.ErrorCode == codeNoPeers || api.ErrorCode == codeNoReplicas):
 		return fmt.Errorf("%w: %d replicas need as many servers in one cluster", err, b.opts.Replicas)
 	}
 	return err
@@ -166,56 +176,6 @@ func (b *Broker) cannotCreate(err error) error {
 
 // Error codes of the server that the client library has no names for.
 const (
-	codeNoPeers     jetstream.ErrorCode = 10005
-	codeNoResources jetstream.ErrorCode = 10023
-	codeNoStorage   jetstream.ErrorCode = 10047
-	codeNoReplicas  jetstream.ErrorCode = 10074
+	codeNoPeers    jetstream.ErrorCode = 10005
+	codeNoReplicas jetstream.ErrorCode = 10074
 )
-
-// Reclaim makes every message that is in somebody's hand available again at
-// once. It must only be called when nobody else can be alive: by the process
-// that embeds the broker, when it starts. Without it the messages that a killed
-// process held would wait for the end of their lease.
-//
-// A consumer goes back to the first message that is not acknowledged; some that
-// were acknowledged out of order come again, which is harmless. The server
-// counts deliveries anew then, so that what had been delivered is remembered
-// here.
-//
-// It does nothing where others can be alive: on a broker outside the process, or
-// one that those can reach who could before it was started.
-func (b *Broker) Reclaim(ctx context.Context) error {
-	if !b.reclaims {
-		return nil
-	}
-	for _, name := range []string{schemas.StreamRestore, schemas.StreamResults} {
-		stream, err := b.js.Stream(ctx, name)
-		if err != nil {
-			return fmt.Errorf("stream %s: %w", name, err)
-		}
-		list := stream.ListConsumers(ctx)
-		for info := range list.Info() {
-			b.mu.Lock()
-			b.reclaimed[name+"/"+info.Name] = info.Delivered.Stream
-			b.mu.Unlock()
-			if info.NumAckPending == 0 {
-				continue
-			}
-			if _, err := stream.ResetConsumer(ctx, info.Name); err != nil {
-				return fmt.Errorf("consumer %s of %s: %w", info.Name, name, err)
-			}
-		}
-		if err := list.Err(); err != nil {
-			return fmt.Errorf("consumers of %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// reclaimedTo is the sequence up to which a consumer had delivered messages when
-// it was reclaimed.
-func (b *Broker) reclaimedTo(stream, consumer string) uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.reclaimed[stream+"/"+consumer]
-}

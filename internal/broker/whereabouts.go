@@ -53,7 +53,7 @@ func (b *Broker) Whereabouts(ctx context.Context, batch string) (w schemas.Where
 func (b *Broker) consumerOf(ctx context.Context, batch string) (*jetstream.ConsumerInfo, error) {
 	c, err := b.js.Consumer(ctx, schemas.StreamRestore, batch)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return nil, fmt.Errorf("the broker does not have batch %s: restart the collector, which brings it back", batch)
+		return nil, fmt.Errorf("the broker does not have batch %s just now: a collector brings it back within seconds", batch)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("consumer %s of %s: %w", batch, schemas.StreamRestore, err)

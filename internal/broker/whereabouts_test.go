@@ -34,7 +34,7 @@ func TestWhereabouts(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := b.Whereabouts(t.Context(), "missing"); err == nil || !strings.Contains(err.Error(), "restart the collector") {
+	if _, err := b.Whereabouts(t.Context(), "missing"); err == nil || !strings.Contains(err.Error(), "a collector brings it back") {
 		t.Errorf("got error %v", err)
 	}
 }
@@ -137,7 +137,7 @@ func TestSettled(t *testing.T) {
 	for !settled() { // until the server knows; the other batch's result does not matter
 		must(t, t.Context().Err())
 	}
-	if _, err := b.Settled(t.Context(), "missing"); err == nil || !strings.Contains(err.Error(), "restart the collector") {
+	if _, err := b.Settled(t.Context(), "missing"); err == nil || !strings.Contains(err.Error(), "a collector brings it back") {
 		t.Errorf("got error %v", err)
 	}
 }

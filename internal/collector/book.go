@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/exhume/exhume/internal/failpoint"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -17,9 +18,8 @@ type Ledger interface {
 	// in it, keep the position that note returns, and commit.
 	Create(ctx context.Context, b schemas.Batch, note Note) (s schemas.Summary, created bool, err error)
 	Seal(ctx context.Context, id string, total int64, manifestSHA256 string, at time.Time) (schemas.Summary, error)
-	// Record inserts what is new, and returns the batches that the results are of.
-	Record(ctx context.Context, results []schemas.Result,
-		note func(fresh []schemas.Result) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
+	// Record inserts what is new, and returns the batches that it is of.
+	Record(ctx context.Context, results []schemas.Result, failures []schemas.Failure, note NoteFresh) ([]schemas.Summary, error)
 	// End ends those of the batches that are ready, and gives them.
 	End(ctx context.Context, ids []string, ready func(schemas.Summary) bool, at time.Time,
 		note func([]schemas.Summary) (schemas.EvidencePosition, error)) ([]schemas.Summary, error)
@@ -34,10 +34,15 @@ type Ledger interface {
 	SetPosition(ctx context.Context, pos schemas.EvidencePosition) error
 	Active(ctx context.Context) ([]schemas.Summary, error)
 	Find(ctx context.Context, id string) (s schemas.Summary, found bool, err error)
+	// Attempts gives the failed attempts at an item that are recorded.
+	Attempts(ctx context.Context, batch string, index int64) ([]schemas.Failure, error)
 }
 
 // Note writes evidence of a batch that begins; see Ledger.
 type Note = func(schemas.Summary) (schemas.EvidencePosition, error)
+
+// NoteFresh writes evidence of results and failed attempts that are new; see Ledger.
+type NoteFresh = func([]schemas.Result, []schemas.Failure) (schemas.EvidencePosition, error)
 
 // NoteChange writes evidence of a change to a batch; see Ledger.
 type NoteChange = func(schemas.Summary, schemas.BatchEvent) (schemas.EvidencePosition, error)
@@ -65,6 +70,8 @@ type Book struct {
 	opts     Options
 
 	mu sync.Mutex
+	// broken is why evidence cannot be written any more.
+	broken error
 	// pos is the position that the ledger remembers.
 	pos   schemas.EvidencePosition
 	ahead ahead
@@ -130,14 +137,41 @@ func (b *Book) readAhead(ctx context.Context) error {
 		}
 		switch {
 		case !found: // its results are of no batch, and will never be covered
-			delete(b.ahead.items, id)
-			delete(b.ahead.ends, id)
+			start := b.ahead.starts[id]
+			if b.ahead.forget(id); start {
+				b.ahead.starts[id] = true
+			}
+		case s.State == schemas.StateCancelled || s.State == schemas.StateAborted: // nothing is recorded of it any more
+			b.ahead.forget(id)
 		case s.State.Final():
 			delete(b.ahead.items, id)
 			delete(b.ahead.ends, id)
 			delete(b.ahead.starts, id)
+			err = b.forgetAttempts(ctx, id)
 		default:
 			delete(b.ahead.starts, id)
+			err = b.forgetAttempts(ctx, id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetAttempts forgets the failed attempts of a batch that the ledger has.
+func (b *Book) forgetAttempts(ctx context.Context, id string) error {
+	indexes := map[int64]bool{}
+	for a := range b.ahead.attempts[id] {
+		indexes[a.index] = true
+	}
+	for index := range indexes {
+		recorded, err := b.ledger.Attempts(ctx, id, index)
+		if err != nil {
+			return err
+		}
+		for _, f := range recorded {
+			b.ahead.removeAttempt(id, attempt{f.Index, f.Number})
 		}
 	}
 	return nil
@@ -147,7 +181,15 @@ func (b *Book) readAhead(ctx context.Context) error {
 // that the ledger is to remember when it covers them. If it does not come to
 // that, the records are ahead of the ledger.
 func (b *Book) append(ctx context.Context, records []schemas.Record) (schemas.EvidencePosition, error) {
+	if b.broken != nil {
+		return schemas.EvidencePosition{}, b.broken
+	}
 	pos, err := b.evidence.Append(ctx, b.ahead.without(records))
+	if err != nil && ctx.Err() == nil {
+		// What a device holds that has failed once is not to be relied on: whoever
+		// goes on reads the log anew.
+		b.broken = err
+	}
 	if err != nil {
 		return pos, err
 	}
@@ -167,8 +209,10 @@ func (b *Book) noted(ctx context.Context, transact func(note appender) error) er
 	pos := b.pos
 	var added []schemas.Record
 	err := transact(func(records ...schemas.Record) (_ schemas.EvidencePosition, err error) {
+		failpoint.Here("collector.inserted")
 		if pos, err = b.append(ctx, records); err == nil {
 			added = records
+			failpoint.Here("collector.noted")
 		}
 		return pos, err
 	})
@@ -201,24 +245,39 @@ func (b *Book) Seal(ctx context.Context, id string, total int64, manifestSHA256 
 	return b.ledger.Seal(ctx, id, total, manifestSHA256, time.Now().UTC())
 }
 
-// Record records results; those that are recorded already change nothing. It
-// returns the batches that they are of.
-func (b *Book) Record(ctx context.Context, results []schemas.Result) ([]schemas.Summary, error) {
+// Failed is why evidence cannot be written, nil as long as it can. It does not
+// become possible again: the process has to end, and another one to read the log.
+func (b *Book) Failed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broken
+}
+
+// Record records results and failed attempts; those that are recorded already change
+// nothing. It returns the batches that they are of.
+func (b *Book) Record(ctx context.Context, results []schemas.Result, failures []schemas.Failure) ([]schemas.Summary, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var touched []schemas.Summary
 	err := b.noted(ctx, func(note appender) (err error) {
-		touched, err = b.ledger.Record(ctx, results, func(fresh []schemas.Result) (schemas.EvidencePosition, error) {
-			records := make([]schemas.Record, len(fresh))
-			for i := range fresh {
-				records[i] = ItemRecord(b.opts, &fresh[i])
-			}
-			return note(records...)
-		})
+		touched, err = b.ledger.Record(ctx, results, failures,
+			func(fresh []schemas.Result, failed []schemas.Failure) (schemas.EvidencePosition, error) {
+				records := make([]schemas.Record, 0, len(failed)+len(fresh))
+				for i := range failed { // they came before the results of their items
+					records = append(records, retryRecord(b.opts, &failed[i]))
+				}
+				for i := range fresh {
+					records = append(records, ItemRecord(b.opts, &fresh[i]))
+				}
+				return note(records...)
+			})
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	for i := range failures { // also when another collector was faster
+		b.ahead.removeAttempt(failures[i].Batch, attempt{failures[i].Index, failures[i].Number})
 	}
 	return touched, nil
 }
@@ -232,7 +291,7 @@ func (b *Book) End(ctx context.Context, ids []string) (ended []schemas.Summary, 
 		ended, err = b.ledger.End(ctx, ids, b.ready, time.Now().UTC(), func(ended []schemas.Summary) (schemas.EvidencePosition, error) {
 			records := make([]schemas.Record, len(ended))
 			for i, s := range ended {
-				records[i] = b.endRecord(s)
+				records[i] = endRecord(b.opts, s)
 			}
 			return note(records...)
 		})

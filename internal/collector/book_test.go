@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
+	"github.com/exhume/exhume/internal/dbtest"
 	"github.com/exhume/exhume/internal/evidence"
 	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/schemas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { dbtest.Main(m) }
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -31,8 +31,8 @@ func must(t testing.TB, err error) {
 // realLedger is the ledger as a book sees it.
 type realLedger struct{ *ledger.Ledger }
 
-func (l realLedger) Record(ctx context.Context, results []schemas.Result, note func([]schemas.Result) (schemas.EvidencePosition, error)) ([]schemas.Summary, error) {
-	rec, err := l.Ledger.Record(ctx, results, note)
+func (l realLedger) Record(ctx context.Context, results []schemas.Result, failures []schemas.Failure, note NoteFresh) ([]schemas.Summary, error) {
+	rec, err := l.Ledger.Record(ctx, results, failures, note)
 	return rec.Batches, err
 }
 
@@ -75,6 +75,8 @@ func (s *store) lines() []string {
 		var r schemas.Record
 		must(s.t, json.Unmarshal([]byte(line), &r))
 		switch {
+		case r.Action == schemas.ActionRestoreRetry:
+			out = append(out, fmt.Sprintf("%s:%d try %d", r.Batch, *r.Index, r.Attempt))
 		case r.Index != nil:
 			out = append(out, fmt.Sprintf("%s:%d", r.Batch, *r.Index))
 		case r.Batch != "":
@@ -102,6 +104,18 @@ func results(batch string, indexes ...int64) []schemas.Result {
 	return out
 }
 
+// failures are failed attempts with these numbers at one item.
+func failures(batch string, index int64, numbers ...int) []schemas.Failure {
+	var out []schemas.Failure
+	for _, n := range numbers {
+		out = append(out, schemas.Failure{
+			Batch: batch, Index: index, Tombstone: "t", Output: "out", Actor: "ops", Number: n, NextTry: time.Unix(2, 5e6).UTC(),
+			Attempt: schemas.Attempt{At: time.Unix(1, 0).UTC(), Worker: "w", Code: schemas.CodeInternal, Detail: "why"},
+		})
+	}
+	return out
+}
+
 func batch(id string) schemas.Batch {
 	return schemas.Batch{ID: id, State: schemas.StateOpen, CreatedAt: time.Unix(0, 1).UTC()}
 }
@@ -117,7 +131,7 @@ func TestBook(t *testing.T) {
 	_, err := b.Seal(s.ctx(), "b", 3, "")
 	must(t, err)
 	for _, part := range [][]int64{{0, 1}, {1, 2}, {0, 1, 2}} {
-		touched, err := b.Record(s.ctx(), append(results("b", part...), results("stranger", 1)...))
+		touched, err := b.Record(s.ctx(), append(results("b", part...), results("stranger", 1)...), append(failures("b", 1, 1), failures("stranger", 1, 1)...))
 		must(t, err)
 		if len(touched) != 1 {
 			t.Errorf("touched %v", touched)
@@ -132,14 +146,14 @@ func TestBook(t *testing.T) {
 			t.Errorf("ended %v, %+v", ended, sum)
 		}
 	}
-	want := []string{"b start", "b:0", "b:1", "b:2", "b end"}
+	want := []string{"b start", "b:1 try 1", "b:0", "b:1", "b:2", "b end"}
 	s.want(want...)
 	for range 2 { // another book finds nothing to do
 		b := s.book()
 		if b.ahead.holds() || len(b.ahead.batches()) > 0 {
 			t.Errorf("ahead %+v", b.ahead)
 		}
-		_, err := b.Record(s.ctx(), results("b", 0, 1, 2))
+		_, err := b.Record(s.ctx(), results("b", 0, 1, 2), failures("b", 1, 1))
 		must(t, err)
 		s.want(want...)
 	}
@@ -207,9 +221,12 @@ func (c *crashing) Create(ctx context.Context, b schemas.Batch, note Note) (s sc
 	return s, created, err
 }
 
-func (c *crashing) Record(ctx context.Context, r []schemas.Result, note func([]schemas.Result) (schemas.EvidencePosition, error)) (s []schemas.Summary, err error) {
+func (c *crashing) Record(ctx context.Context, r []schemas.Result, f []schemas.Failure, note NoteFresh) (s []schemas.Summary, err error) {
 	err = c.transact(func(commit func(error) error) (err error) {
-		s, err = c.Ledger.Record(ctx, r, before(note, commit))
+		s, err = c.Ledger.Record(ctx, r, f, func(fresh []schemas.Result, failed []schemas.Failure) (schemas.EvidencePosition, error) {
+			pos, err := note(fresh, failed)
+			return pos, commit(err)
+		})
 		return err
 	})
 	return s, err
@@ -253,10 +270,16 @@ func life(ctx context.Context, b *Book) error {
 			return err
 		}
 	}
-	for _, part := range [][]schemas.Result{
-		results("a", 0, 1), append(results("a", 2), results("b", 0, 1)...), append(results("b", 2, 3), results("a", 3)...),
+	for _, part := range []struct {
+		results  []schemas.Result
+		failures []schemas.Failure
+	}{
+		{results("a", 0, 1), failures("a", 2, 1)},
+		{nil, append(failures("a", 2, 2), failures("b", 3, 1)...)},
+		{append(results("a", 2), results("b", 0, 1)...), nil},
+		{append(results("b", 2, 3), results("a", 3)...), failures("b", 3, 2, 3)},
 	} {
-		if _, err := b.Record(ctx, part); err != nil {
+		if _, err := b.Record(ctx, part.results, part.failures); err != nil {
 			return err
 		}
 	}
@@ -266,11 +289,18 @@ func life(ctx context.Context, b *Book) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.End(ctx, []string{"a", "b"})
+	if _, err = b.End(ctx, []string{"a", "b"}); err != nil {
+		return err
+	}
+	// One comes late: another collector has recorded what followed it.
+	_, err = b.Record(ctx, nil, failures("b", 1, 1))
 	return err
 }
 
-var wholeLife = []string{"a start", "b start", "a:0", "a:1", "a:2", "b:0", "b:1", "b:2", "b:3", "a:3", "a set", "a end", "b end"}
+var wholeLife = []string{
+	"a start", "b start", "a:2 try 1", "a:0", "a:1", "a:2 try 2", "b:3 try 1", "a:2", "b:0", "b:1",
+	"b:3 try 2", "b:3 try 3", "b:2", "b:3", "a:3", "a set", "a end", "b end", "b:1 try 1",
+}
 
 // A process that dies at any step, and its successor at any step too, leave
 // every line in the evidence once.
@@ -351,7 +381,7 @@ func (s *store) check(t *testing.T) {
 // A step that fails in a process that lives on can be repeated as well.
 func TestFailureAtEachStep(t *testing.T) {
 	t.Parallel()
-	for at := range 20 {
+	for at := range 30 {
 		s := newStore(t)
 		b := s.book()
 		l, e := b.ledger, b.evidence
@@ -361,6 +391,12 @@ func TestFailureAtEachStep(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.ledger, b.evidence = l, e
+		if failed := b.Failed(); failed != nil { // evidence is another process's business then
+			if err := life(s.ctx(), b); !errors.Is(err, failed) {
+				t.Errorf("went on with %v after %v", err, failed)
+			}
+			b = s.book()
+		}
 		must(t, life(s.ctx(), b))
 		s.check(t)
 	}
@@ -394,7 +430,7 @@ func TestEvidenceThatDoesNotGoOn(t *testing.T) {
 			}
 			b, err = OpenBook(s.ctx(), realLedger{s.l}, s.e, Options{AcceptEvidence: true})
 			must(t, err)
-			_, err = b.Record(s.ctx(), results("b", 0))
+			_, err = b.Record(s.ctx(), results("b", 0), nil)
 			must(t, err)
 			s.book() // and now it goes on
 		})
@@ -414,4 +450,54 @@ func TestOtherLinesAreLeftAlone(t *testing.T) {
 	if b := s.book(); b.ahead.holds() {
 		t.Errorf("ahead %+v", b.ahead)
 	}
+}
+
+// uncommitted is a ledger whose transactions do not commit.
+type uncommitted struct{ Ledger }
+
+func (u uncommitted) Record(ctx context.Context, r []schemas.Result, f []schemas.Failure, note NoteFresh) ([]schemas.Summary, error) {
+	return u.Ledger.Record(ctx, r, f, func(fresh []schemas.Result, failed []schemas.Failure) (schemas.EvidencePosition, error) {
+		_, err := note(fresh, failed)
+		return schemas.EvidencePosition{}, errors.Join(err, errCrash)
+	})
+}
+
+// What is ahead of the ledger until another collector records it does not keep the
+// position back for ever, neither in a process that lives on nor in the next one.
+func TestAttemptsThatAnotherCollectorRecords(t *testing.T) {
+	t.Parallel()
+	for _, livesOn := range []bool{true, false} {
+		s := newStore(t)
+		b := s.book()
+		_, err := b.Begin(s.ctx(), batch("b"))
+		must(t, err)
+		whole := b.ledger
+		b.ledger = uncommitted{whole}
+		if _, err := b.Record(s.ctx(), nil, failures("b", 1, 1, 2)); !errors.Is(err, errCrash) || !b.ahead.holds() {
+			t.Fatalf("ahead %+v, %v", b.ahead, err)
+		}
+		other := newStore(t) // for its evidence
+		beside, err := OpenBook(s.ctx(), realLedger{mustOpen(t, s.l.Path(), "other")}, other.e, Options{})
+		must(t, err)
+		_, err = beside.Record(s.ctx(), nil, failures("b", 1, 1, 2))
+		must(t, err)
+		if livesOn {
+			b.ledger = whole
+			_, err := b.Record(s.ctx(), nil, failures("b", 1, 1, 2))
+			must(t, err)
+		} else {
+			b = s.book()
+		}
+		if b.ahead.holds() {
+			t.Errorf("lives on %v: ahead %+v", livesOn, b.ahead)
+		}
+	}
+}
+
+func mustOpen(t *testing.T, path, writer string) *ledger.Ledger {
+	t.Helper()
+	l, err := ledger.OpenWith(t.Context(), path, ledger.Options{Writer: writer})
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	return l
 }

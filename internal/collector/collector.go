@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/exhume/exhume/internal/failpoint"
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
@@ -83,9 +84,12 @@ func New(b *Book, q Queue, a Archive, log zerolog.Logger) *Collector {
 
 // Run records results until the context ends. An error means that ledger,
 // evidence or archive cannot be written: nothing is lost then, the results stay
-// in their stream.
+// in their stream. Evidence of what is done to batches counts, too.
 func (c *Collector) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
+		if err := c.book.Failed(); err != nil {
+			return err
+		}
 		g, err := c.gather(ctx, idleWait)
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn().Err(err).Msg("cannot take results; trying again")
@@ -121,15 +125,16 @@ func (c *Collector) Drain(ctx context.Context) error {
 func (c *Collector) collect(ctx context.Context, g gathered) error {
 	work, start := context.WithoutCancel(ctx), time.Now()
 	var touched []schemas.Summary
-	if len(g.results) > 0 {
+	if g.size() > 0 {
 		err := c.whileAway(ctx, func() (err error) {
-			touched, err = c.book.Record(work, g.results)
+			touched, err = c.book.Record(work, g.results, g.failures)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
+	failpoint.Here("collector.committed")
 	for _, s := range touched {
 		c.expect(s)
 		c.Changed(s)
@@ -143,10 +148,12 @@ func (c *Collector) collect(ctx context.Context, g gathered) error {
 	if err := c.note(ctx, touched, g.results); err != nil {
 		return err
 	}
+	failpoint.Here("collector.archived")
 	c.answer(g.results)
 	if err := c.whileAway(ctx, func() error { return c.finish(work, touched) }); err != nil {
 		return err
 	}
+	failpoint.Here("collector.finished")
 	for _, m := range g.msgs {
 		if err := m.Ack(); err != nil {
 			c.log.Warn().Err(err).Msg("cannot acknowledge results; they will come again")

@@ -101,7 +101,7 @@ func TestCollect(t *testing.T) {
 	if n := len(s.lines()); n != 42 {
 		t.Errorf("%d lines, want 42", n)
 	}
-	if ids, err := br.Activated(t.Context()); err != nil || len(ids) != 0 {
+	if ids, others, err := br.Activated(t.Context()); err != nil || len(ids)+len(others) != 0 {
 		t.Errorf("active %v, %v", ids, err)
 	}
 	if left, err := br.Results(t.Context(), 100, 0); err != nil || len(left) != 0 {
@@ -134,7 +134,7 @@ func TestFinishTwice(t *testing.T) {
 	s, br := newStore(t), newBroker(t)
 	b := s.book()
 	s.sealed(b, "b", 2)
-	touched, err := b.Record(t.Context(), results("b", 0, 1))
+	touched, err := b.Record(t.Context(), results("b", 0, 1), nil)
 	must(t, err)
 	c := New(b, queue{br}, nil, zerolog.Nop())
 	var mu sync.Mutex
@@ -154,6 +154,7 @@ func TestFinishTwice(t *testing.T) {
 func TestDecodeResults(t *testing.T) {
 	t.Parallel()
 	const good = `{"batch":"b","index":1,"outcome":"restored"}`
+	const try = `{"batch":"b","index":1,"number":2,"code":"internal","next_try":"2026-01-02T03:04:05Z"}`
 	for _, c := range []struct {
 		name, data string
 		want       []string
@@ -167,15 +168,26 @@ func TestDecodeResults(t *testing.T) {
 		{"no outcome", `{"results":[{"batch":"b","index":2}]}`, []string{"b:2 failed internal"}, true},
 		{"no batch", `{"results":[{"index":0,"outcome":"failed"},` + good + `]}`, []string{"b:1 restored"}, true},
 		{"index of another type", `{"results":[{"batch":"b","index":"0","outcome":"failed"}]}`, nil, true},
+		{"a failed attempt", `{"results":null,"failures":[` + try + `]}`, []string{"b:1 try 2"}, false},
+		{"attempt without number", `{"results":[` + good + `],"failures":[{"batch":"b","index":3},` + try + `]}`,
+			[]string{"b:1 restored", "b:1 try 2"}, true},
+		{"attempt of a wrong type", `{"results":[` + good + `],"failures":[{"batch":"b","index":"3"},` + try + `]}`,
+			[]string{"b:1 restored", "b:1 try 2"}, true},
+		{"attempts of a wrong type", `{"results":[` + good + `],"failures":7}`, []string{"b:1 restored"}, true},
+		{"bad result beside attempts", `{"results":[{"batch":"b","index":2}],"failures":[` + try + `]}`,
+			[]string{"b:2 failed internal", "b:1 try 2"}, true},
 		{"no JSON", `{"results":[`, nil, true},
 		{"no group", `[]`, nil, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := decode([]byte(c.data))
+			got, tries, err := decode([]byte(c.data))
 			var short []string
 			for i := range got {
 				short = append(short, strings.TrimSpace(fmt.Sprintf("%s %s %s", got[i].ID(), got[i].Outcome, got[i].Code)))
+			}
+			for _, f := range tries {
+				short = append(short, fmt.Sprintf("%s:%d try %d", f.Batch, f.Index, f.Number))
 			}
 			if diff := cmp.Diff(c.want, short); diff != "" || (err != nil) != c.bad {
 				t.Errorf("%s error %v", diff, err)
@@ -187,11 +199,17 @@ func TestDecodeResults(t *testing.T) {
 func FuzzDecodeResults(f *testing.F) {
 	f.Add([]byte(`{"batch":"b","worker":"w","results":[{"batch":"b","index":1,"outcome":"restored"},{"batch":"b","index":2}]}`))
 	f.Add([]byte(`{"results":[{"batch":"b","index":0,"outcome":"failed","labels":[]}]}`))
+	f.Add([]byte(`{"failures":[{"batch":"b","index":0,"number":1},{"batch":"b","number":"1"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		got, err := decode(data)
-		var parts struct{ Results []json.RawMessage }
-		if json.Unmarshal(data, &parts) == nil && err == nil && len(got) != len(parts.Results) {
-			t.Errorf("%d of %d results are lost without an error", len(parts.Results)-len(got), len(parts.Results))
+		got, tries, err := decode(data)
+		var parts struct{ Results, Failures []json.RawMessage }
+		if json.Unmarshal(data, &parts) == nil && err == nil && (len(got) != len(parts.Results) || len(tries) != len(parts.Failures)) {
+			t.Errorf("%d of %d results and %d of %d failures are left, without an error", len(got), len(parts.Results), len(tries), len(parts.Failures))
+		}
+		for i := range tries {
+			if !validFailure(&tries[i]) {
+				t.Errorf("got %+v", tries[i])
+			}
 		}
 		for i := range got {
 			if !valid(&got[i]) {
@@ -264,4 +282,84 @@ func BenchmarkPipeline(b *testing.B) {
 		items += n
 	}
 	b.ReportMetric(float64(items)/b.Elapsed().Seconds(), "items/s")
+}
+
+// sick is a log whose device fails until it is mended.
+type sick struct {
+	Evidence
+	err error
+}
+
+func (s *sick) Append(ctx context.Context, r []schemas.Record) (schemas.EvidencePosition, error) {
+	if s.err != nil && len(r) > 0 {
+		return schemas.EvidencePosition{}, s.err
+	}
+	return s.Evidence.Append(ctx, r)
+}
+
+// Evidence that cannot be written stops the collector, whoever wanted to write it,
+// and the device is not asked again. What was not recorded is not acknowledged.
+func TestEvidenceThatFailsStopsTheCollector(t *testing.T) {
+	t.Parallel()
+	full := errors.New("no space left on device")
+	for _, of := range []string{"results", "a command"} {
+		t.Run(of, func(t *testing.T) {
+			t.Parallel()
+			s, br := newStore(t), newBroker(t)
+			b := s.book()
+			s.sealed(b, "b", 3)
+			device := &sick{b.evidence, full}
+			b.evidence = device
+			if of == "results" {
+				must(t, br.PublishResults(t.Context(), schemas.ResultGroup{Batch: "b", Worker: "w", Results: results("b", 0, 1, 2)}))
+			} else if _, err := b.Begin(t.Context(), batch("c")); !errors.Is(err, full) {
+				t.Errorf("begun: %v", err)
+			}
+			if err := New(b, queue{br}, nil, zerolog.Nop()).Run(t.Context()); !errors.Is(err, full) {
+				t.Errorf("the collector ended with %v", err)
+			}
+			device.err = nil // but what it holds is in doubt
+			if _, err := b.Begin(t.Context(), batch("d")); !errors.Is(err, full) {
+				t.Errorf("went on with %v", err)
+			}
+			s.want("b start")
+			if of == "results" {
+				if sum, _, err := s.l.Find(t.Context(), "b"); err != nil || sum.Counts.Done() != 0 {
+					t.Errorf("%+v, %v", sum, err)
+				}
+				if n, err := br.Unrecorded(t.Context()); err != nil || n != 1 {
+					t.Errorf("%d messages are not acknowledged, %v", n, err)
+				}
+			}
+		})
+	}
+}
+
+// A wait for evidence that its caller gives up says nothing about the device.
+func TestEvidenceThatIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	b := s.book()
+	s.sealed(b, "b", 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	whole := b.evidence
+	b.evidence = &waiting{Evidence: whole, cancel: cancel}
+	if _, err := b.Begin(ctx, batch("c")); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	b.evidence = whole
+	if _, err := b.Begin(t.Context(), batch("c")); err != nil || b.Failed() != nil {
+		t.Errorf("got %v, %v", err, b.Failed())
+	}
+}
+
+// waiting is a log whose lock another process holds until the caller gives up.
+type waiting struct {
+	Evidence
+	cancel func()
+}
+
+func (w *waiting) Append(ctx context.Context, _ []schemas.Record) (schemas.EvidencePosition, error) {
+	w.cancel()
+	return schemas.EvidencePosition{}, ctx.Err()
 }

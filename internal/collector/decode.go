@@ -11,23 +11,24 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// decode reads one message of results. With an error it still gives the results
-// that can be told: those that can be read, and a failure for each one of which
-// only the item is known, so that its batch can end.
-func decode(data []byte) ([]schemas.Result, error) {
+// decode reads one message of results and failed attempts. With an error it still
+// gives those that can be told: those that can be read, and as a result a failure
+// for each one of which only the item is known, so that its batch can end.
+func decode(data []byte) ([]schemas.Result, []schemas.Failure, error) {
 	var g schemas.ResultGroup
-	if err := fastjson.Unmarshal(data, &g); err == nil && allValid(g.Results) {
-		return g.Results, nil
+	if err := fastjson.Unmarshal(data, &g); err == nil && allValid(&g) {
+		return g.Results, g.Failures, nil
 	}
 	var parts struct {
-		Worker  string            `json:"worker"`
-		Results []json.RawMessage `json:"results"`
+		Worker   string            `json:"worker"`
+		Results  []json.RawMessage `json:"results"`
+		Failures []json.RawMessage `json:"failures"`
 	}
-	if err := json.Unmarshal(data, &parts); err != nil {
-		return nil, err
-	}
-	var out []schemas.Result
 	var errs []error
+	if err := json.Unmarshal(data, &parts); err != nil {
+		errs = append(errs, err) // what could be read of it is here all the same
+	}
+	var results []schemas.Result
 	for _, part := range parts.Results {
 		r, known, err := decodeOne(part)
 		if err != nil {
@@ -35,15 +36,31 @@ func decode(data []byte) ([]schemas.Result, error) {
 			r.Worker = parts.Worker
 		}
 		if known {
-			out = append(out, r)
+			results = append(results, r)
 		}
 	}
-	return out, errors.Join(errs...)
+	var failures []schemas.Failure
+	for _, part := range parts.Failures {
+		var f schemas.Failure
+		if err := json.Unmarshal(part, &f); err != nil {
+			errs = append(errs, fmt.Errorf("failed attempt: %w", err))
+		} else if !validFailure(&f) {
+			errs = append(errs, fmt.Errorf("failed attempt %d at item %d of batch %q", f.Number, f.Index, f.Batch))
+		} else {
+			failures = append(failures, f)
+		}
+	}
+	return results, failures, errors.Join(errs...)
 }
 
-func allValid(results []schemas.Result) bool {
-	for i := range results {
-		if !valid(&results[i]) {
+func allValid(g *schemas.ResultGroup) bool {
+	for i := range g.Results {
+		if !valid(&g.Results[i]) {
+			return false
+		}
+	}
+	for i := range g.Failures {
+		if !validFailure(&g.Failures[i]) {
 			return false
 		}
 	}
@@ -58,6 +75,9 @@ func valid(r *schemas.Result) bool {
 	}
 	return false
 }
+
+// validFailure says whether a failure names an item and an attempt.
+func validFailure(f *schemas.Failure) bool { return f.Batch != "" && f.Number > 0 }
 
 // decodeOne reads one result; known says whether it is known which item it is of.
 func decodeOne(data []byte) (r schemas.Result, known bool, err error) {

@@ -13,17 +13,29 @@ const (
 	// recording waits for the disk several times, and touches random pages of
 	// the archive's tables that many restorations share.
 	gatherResults = 4096
+	// gatherBytes is how long the messages with them are at most, about: results with
+	// many labels are long.
+	gatherBytes = 16 << 20
 	// gatherFor is how long results wait for more to come.
 	gatherFor = 250 * time.Millisecond
 	// fetchMessages is how many messages are taken at once.
 	fetchMessages = 8
 )
 
-// gathered is a number of messages in hand and the results in them.
+// gathered is a number of messages in hand, and the results and failed attempts in
+// them.
 type gathered struct {
-	msgs    []Message
-	results []schemas.Result
+	msgs     []Message
+	bytes    int // of the messages
+	results  []schemas.Result
+	failures []schemas.Failure
 }
+
+// size is how much there is to record.
+func (g *gathered) size() int { return len(g.results) + len(g.failures) }
+
+// full says whether it is as much as is recorded together.
+func (g *gathered) full() bool { return g.size() >= gatherResults || g.bytes >= gatherBytes }
 
 // gather takes the results that are there, waiting for the first, and as long as
 // all their batches expect more than that, those that come within gatherFor.
@@ -39,33 +51,35 @@ func (c *Collector) gather(ctx context.Context, wait time.Duration) (g gathered,
 		if wait > 0 && end.IsZero() {
 			end = time.Now().Add(gatherFor)
 		}
-		g.msgs = append(g.msgs, msgs...)
-		for _, r := range c.decode(msgs) {
-			g.results = append(g.results, r)
-			here[r.Batch]++
+		before := len(g.results)
+		c.add(&g, msgs)
+		for i := range g.results[before:] {
+			here[g.results[before+i].Batch]++
 		}
 		wait = time.Until(end)
 		if !c.expectsMore(here) {
 			wait = 0
 		}
 		// What came as many as were asked for has more behind it.
-		if len(g.results) >= gatherResults || wait <= 0 && len(msgs) < fetchMessages {
+		if g.full() || wait <= 0 && len(msgs) < fetchMessages {
 			return g, nil
 		}
 		wait = max(0, wait)
 	}
 }
 
-func (c *Collector) decode(msgs []Message) (results []schemas.Result) {
+// add adds messages and what can be told of what is in them.
+func (c *Collector) add(g *gathered, msgs []Message) {
+	g.msgs = append(g.msgs, msgs...)
 	for _, m := range msgs {
-		known, err := decode(m.Data())
+		g.bytes += len(m.Data())
+		results, failures, err := decode(m.Data())
 		if err != nil {
-			c.log.Error().Err(err).Str("payload", quote(m.Data())).Int("known", len(known)).
+			c.log.Error().Err(err).Str("payload", quote(m.Data())).Int("known", len(results)+len(failures)).
 				Msg("results cannot be understood; see the message in stream " + schemas.StreamResults)
 		}
-		results = append(results, known...)
+		g.results, g.failures = append(g.results, results...), append(g.failures, failures...)
 	}
-	return results
 }
 
 // expect remembers how many results of a batch are still to come.

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"cmp"
+	"fmt"
 
 	"github.com/exhume/exhume/schemas"
 )
@@ -37,20 +38,38 @@ func ItemRecord(o Options, r *schemas.Result) schemas.Record {
 	return rec
 }
 
-func startRecord(b schemas.Batch) schemas.Record {
-	return schemas.Record{
-		Action: schemas.ActionBatchRestore, Phase: schemas.PhaseStart, Actor: b.Actor, Batch: b.ID, Reason: b.Note,
-		Manifest: b.Manifest, Root: b.Settings.Root, URL: b.Archive,
+// retryRecord is the evidence of a failed attempt that is followed by another. It
+// has no path: nothing stands there yet.
+func retryRecord(o Options, f *schemas.Failure) schemas.Record {
+	rec := schemas.Record{
+		Action: schemas.ActionRestoreRetry, Actor: f.Actor, Attempt: f.Number, Backend: o.Backend, Batch: f.Batch, Code: f.Code,
+		Index: &f.Index, Reason: f.Detail, Tombstone: f.Tombstone, URL: o.URL, Worker: f.Worker,
 	}
+	if !f.NextTry.IsZero() {
+		rec.NextTry = f.NextTry.UTC().Format("2006-01-02T15:04:05.000Z")
+	}
+	return rec
 }
 
-func (b *Book) endRecord(s schemas.Summary) schemas.Record {
+// startRecord says all that the same submission is known by when it comes again.
+func startRecord(b schemas.Batch) schemas.Record {
+	rec := schemas.Record{
+		Action: schemas.ActionBatchRestore, Phase: schemas.PhaseStart, Actor: b.Actor, Batch: b.ID, Reason: b.Note,
+		Manifest: b.Manifest, ManifestSHA256: b.ManifestSHA256, Root: b.Settings.Root, Overwrite: b.Settings.Overwrite, URL: b.Archive,
+	}
+	if b.Settings.Mode != 0 {
+		rec.Mode = fmt.Sprintf("%04o", b.Settings.Mode)
+	}
+	return rec
+}
+
+func endRecord(o Options, s schemas.Summary) schemas.Record {
 	rec := schemas.Record{
 		Action: schemas.ActionBatchRestore, Phase: schemas.PhaseEnd, Actor: s.Actor, Batch: s.ID,
 		Manifest: s.Manifest, ManifestSHA256: s.ManifestSHA256, Root: s.Settings.Root, URL: s.Archive,
 		State: s.State, Total: &s.Total, Counts: &s.Counts,
 	}
-	if b.opts.Timings {
+	if o.Timings {
 		ms := float64(s.EndedAt.Sub(s.CreatedAt).Microseconds()) / 1000
 		rec.DurationMS = &ms
 	}

@@ -85,7 +85,12 @@ func TestMetrics(t *testing.T) {
 	}, time.Second)
 	m.Synced(time.Second)
 	m.Retried(schemas.CodeArchiveBusy)
-	m.Breaker("open")
+	for _, b := range []schemas.BreakerStatus{
+		{Of: "archive", State: schemas.BreakerHalfOpen}, {Of: "/full", State: schemas.BreakerOpen, Sick: true}, {Of: "s3://away", State: schemas.BreakerHalfOpen},
+		{Of: "/was-full", State: schemas.BreakerOpen, Sick: true}, {Of: "/was-full", State: schemas.BreakerClosed}, {Of: "/well", State: schemas.BreakerClosed},
+	} {
+		m.Breaker(b)
+	}
 	m.Recorded([]schemas.Result{{Outcome: schemas.OutcomeRestored}}, time.Second)
 	m.Ended(schemas.StatePartial)
 	m.Gauge("exhume_test", "A test.", func() float64 { return 42 })
@@ -101,8 +106,11 @@ func TestMetrics(t *testing.T) {
 		`exhume_group_seconds_count{stage="sync"} 1`,
 		`exhume_group_seconds_count{stage="settle"} 1`,
 		`exhume_group_seconds_sum{stage="record"} 1`,
-		`exhume_worker_breaker_state{state="open"} 1`,
-		`exhume_worker_breaker_state{state="closed"} 0`,
+		`exhume_worker_breaker_state{of="archive",state="half-open"} 1`,
+		`exhume_worker_breaker_state{of="archive",state="open"} 0`,
+		`exhume_worker_breaker_state{of="destination",state="open"} 1`,
+		`exhume_worker_breaker_state{of="destination",state="closed"} 0`,
+		`exhume_worker_sick 1`,
 		`exhume_collector_recorded_total{code="",outcome="restored"} 1`,
 		`exhume_collector_batches_ended_total{state="partial"} 1`,
 		`exhume_test 42`,

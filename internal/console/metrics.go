@@ -1,6 +1,8 @@
 package console
 
 import (
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,12 +22,17 @@ type Metrics struct {
 	attempts *prometheus.CounterVec
 	inHand   prometheus.Gauge
 	breaker  *prometheus.GaugeVec
+	sick     prometheus.Gauge
 	recorded *prometheus.CounterVec
 	batches  *prometheus.CounterVec
 
 	// Of items, and of groups of them.
 	queue, read, decode, write, total prometheus.Observer
 	sync, settle, record              prometheus.Observer
+
+	mu sync.Mutex
+	// open are the destinations whose breakers are not closed.
+	open map[string]schemas.BreakerStatus
 }
 
 // stageBuckets are seconds: a group of small files takes tens of milliseconds, a
@@ -39,7 +46,7 @@ var groupBuckets = prometheus.ExponentialBuckets(.00025, 1.5, 32)
 // NewMetrics makes the metrics of a process.
 func NewMetrics() *Metrics {
 	m := &Metrics{
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), open: map[string]schemas.BreakerStatus{},
 		results: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "exhume_worker_results_total", Help: "Final results of items, by outcome and error code.",
 		}, []string{"outcome", "code"}),
@@ -53,8 +60,11 @@ func NewMetrics() *Metrics {
 			Name: "exhume_worker_items_in_hand", Help: "Items that this worker holds.",
 		}),
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "exhume_worker_breaker_state", Help: "1 for the state that the breaker in front of archive and destinations is in.",
-		}, []string{"state"}),
+			Name: "exhume_worker_breaker_state", Help: "1 for the state that the breaker in front of the archive is in, and for the worst of those in front of destinations.",
+		}, []string{"of", "state"}),
+		sick: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "exhume_worker_sick", Help: "Destinations that this worker has stepped aside from, because it cannot write there.",
+		}),
 		recorded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "exhume_collector_recorded_total", Help: "Results recorded in ledger and evidence, by outcome and error code.",
 		}, []string{"outcome", "code"}),
@@ -71,9 +81,10 @@ func NewMetrics() *Metrics {
 		Name: "exhume_group_seconds", Help: "What a group of items took: to become durable, to have its results stored, to be recorded.", Buckets: groupBuckets,
 	}, []string{"stage"})
 	m.sync, m.settle, m.record = groups.WithLabelValues("sync"), groups.WithLabelValues("settle"), groups.WithLabelValues("record")
-	m.registry.MustRegister(m.results, m.bytes, m.attempts, stages, groups, m.inHand, m.breaker, m.recorded, m.batches,
+	m.registry.MustRegister(m.results, m.bytes, m.attempts, stages, groups, m.inHand, m.breaker, m.sick, m.recorded, m.batches,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.Breaker("closed")
+	m.setBreaker(ofArchive, schemas.BreakerClosed)
+	m.setBreaker(ofDestination, schemas.BreakerClosed)
 	return m
 }
 
@@ -128,17 +139,45 @@ func tally(counters *prometheus.CounterVec, results []schemas.Result) {
 // Retried counts a failed attempt that will be repeated.
 func (m *Metrics) Retried(code schemas.Code) { m.attempts.WithLabelValues(string(code)).Inc() }
 
-// breakerStates are the states of gobreaker.
-var breakerStates = []string{"closed", "half-open", "open"}
+// What a breaker is in front of: each destination for itself would be too many.
+const (
+	ofArchive     = "archive"
+	ofDestination = "destination"
+)
 
-// Breaker notes the state of the breaker in front of archive and destinations.
-func (m *Metrics) Breaker(state string) {
+// breakerStates are the states of breakers, the best first.
+var breakerStates = []schemas.BreakerState{schemas.BreakerClosed, schemas.BreakerHalfOpen, schemas.BreakerOpen}
+
+// Breaker notes how a breaker of a worker stands.
+func (m *Metrics) Breaker(s schemas.BreakerStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.Of == schemas.BreakerArchive {
+		m.setBreaker(ofArchive, s.State)
+		return
+	}
+	m.open[s.Of] = s
+	if s.State == schemas.BreakerClosed {
+		delete(m.open, s.Of)
+	}
+	worst, sick := 0, 0
+	for _, b := range m.open {
+		worst = max(worst, slices.Index(breakerStates, b.State))
+		if b.Sick {
+			sick++
+		}
+	}
+	m.setBreaker(ofDestination, breakerStates[worst])
+	m.sick.Set(float64(sick))
+}
+
+func (m *Metrics) setBreaker(of string, state schemas.BreakerState) {
 	for _, s := range breakerStates {
 		v := 0.0
 		if s == state {
 			v = 1
 		}
-		m.breaker.WithLabelValues(s).Set(v)
+		m.breaker.WithLabelValues(of, string(s)).Set(v)
 	}
 }
 

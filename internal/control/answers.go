@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"iter"
+	"math"
 	"time"
 
 	"github.com/exhume/exhume/internal/fault"
@@ -33,6 +34,8 @@ type Records interface {
 	// Audit gives the counts that are kept, and the results counted anew.
 	Audit(ctx context.Context, id string) (kept, counted schemas.Counts, err error)
 	Steering(ctx context.Context) (schemas.Steering, error)
+	// KeptTo is the lowest index of a batch whose request is not kept.
+	KeptTo(ctx context.Context, id string) (int64, error)
 }
 
 // Places is the broker as it is asked where the items of an active batch are. It
@@ -88,7 +91,7 @@ func (a *Answers) List(ctx context.Context, q schemas.BatchList) (l schemas.Batc
 	}
 	limit := 0
 	if q.Limit > 0 {
-		limit = q.Skip + q.Limit
+		limit = min(q.Skip, math.MaxInt-q.Limit) + q.Limit
 	}
 	all, err := a.records.Batches(ctx, limit)
 	if err != nil {

@@ -25,7 +25,10 @@ type library struct {
 	left     int64
 	// counted are the results that are found when they are counted anew.
 	counted func(schemas.Counts) schemas.Counts
+	kept    int64
 }
+
+func (l *library) KeptTo(context.Context, string) (int64, error) { return l.kept, l.broken }
 
 func (l *library) Batch(_ context.Context, ref string) (schemas.Summary, error) {
 	for _, s := range l.batches {

@@ -34,7 +34,7 @@ func (a *Answers) Audit(ctx context.Context, ref string) (r schemas.Audit, err e
 		if err != nil {
 			return r, err
 		}
-		r.Published = w.Published
+		r.Published, r.Kept = w.Published, w.Kept
 	}
 	r.Problems = problems(s, r)
 	return r, nil
@@ -63,7 +63,19 @@ func problems(s schemas.Summary, r schemas.Audit) (p []string) {
 		say("the batch has ended, and the broker still holds %d messages of it", r.Queued)
 	}
 	if sealed && !s.State.Final() && r.Queued == 0 && done < s.Total {
-		say("%d items are open, and the broker holds no request of the batch", s.Total-done)
+		say("%d items are open, and the broker holds no request of the batch: it has lost them%s", s.Total-done, again(s, r.Kept))
 	}
 	return p
+}
+
+// again says how requests that the broker has lost come back.
+func again(s schemas.Summary, kept int64) string {
+	switch {
+	case kept < s.Total:
+		return fmt.Sprintf(", and from item %d on they are not kept: submit the same manifest again", kept)
+	case s.State == schemas.StatePaused:
+		return "; they are published again when the batch is resumed"
+	default:
+		return "; they are published again within a minute"
+	}
 }

@@ -104,11 +104,11 @@ func TestCancelledWhileItIsSubmitted(t *testing.T) {
 	if _, err := c.Change(t.Context(), schemas.BatchChange{BatchRef: ref("b"), Command: by(""), Change: schemas.ChangeCancel}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.look(t.Context()); err != nil || w.batches["b"].State.Final() {
+	if err := c.look(t.Context(), time.Now()); err != nil || w.batches["b"].State.Final() {
 		t.Fatalf("it does not wait for what is in hand: %v", err)
 	}
 	w.settled = true
-	if err := c.look(t.Context()); err != nil {
+	if err := c.look(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.batches["b"]; got.State != schemas.StateCancelled || got.Total != 7 {

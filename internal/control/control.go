@@ -6,6 +6,8 @@ package control
 import (
 	"context"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -31,15 +33,29 @@ type Book interface {
 type Queue interface {
 	// Activate shows a batch to the workers.
 	Activate(ctx context.Context, b schemas.Batch) error
-	// Activated lists the ids of the batches that workers are shown.
-	Activated(ctx context.Context) ([]string, error)
+	// Activated lists the ids of the batches that workers are shown, and of those of
+	// which something else is there.
+	Activated(ctx context.Context) (shown, others []string, err error)
 	// Retire removes a batch from the broker.
 	Retire(ctx context.Context, id string) error
 	// Settled says whether no message of the batch waits or is in a worker's hand,
 	// and all results that there are of it are recorded.
 	Settled(ctx context.Context, id string) (bool, error)
+	// Look says whether workers are shown an active batch, and whether nothing of what
+	// they can take of it waits or is in hand, and all results of it are recorded.
+	Look(ctx context.Context, id string) (shown, idle bool, err error)
+	// Republish publishes requests again that the broker has lost.
+	Republish(ctx context.Context, requests []schemas.Request, perMessage int, sample bool) error
+	// RetriesOf gives what workers know of failed attempts at items, and SetRetry tells
+	// them.
+	RetriesOf(ctx context.Context, id string, indexes []int64) (map[int64]schemas.Retry, error)
+	SetRetry(ctx context.Context, id string, index int64, r schemas.Retry) error
 	// SetSteering shows the workers what holds for the fleet.
 	SetSteering(ctx context.Context, s schemas.Steering) error
+	// Setup makes what is missing of streams and buckets. Incarnation changes when any
+	// of them was lost.
+	Setup(ctx context.Context) error
+	Incarnation(ctx context.Context) (string, error)
 }
 
 // Finish ends a batch if its results are complete.
@@ -54,14 +70,20 @@ type Control struct {
 	log     zerolog.Logger
 	// Changed, if set before Run, is told of each batch that changed.
 	Changed func(schemas.Summary)
-	// single are the settings of the standing batch.
-	single schemas.Settings
+	// single are the settings of the standing batch, nil before Stand.
+	single *schemas.Settings
 	copies copies
+	kept   Keeper
+	lost   lost
 }
 
 // New makes a control role and brings the broker in step with the ledger.
-func New(ctx context.Context, b Book, q Queue, r Records, f Finish, submit Submit, log zerolog.Logger) (*Control, error) {
-	c := &Control{book: b, queue: q, records: r, finish: f, log: log, Changed: func(schemas.Summary) {}, copies: copies{submit: submit, base: ctx, running: map[string]bool{}}}
+func New(ctx context.Context, b Book, q Queue, r Records, k Keeper, f Finish, submit Submit, log zerolog.Logger) (*Control, error) {
+	c := &Control{
+		book: b, queue: q, records: r, kept: k, finish: f, log: log, Changed: func(schemas.Summary) {},
+		copies: copies{submit: submit, base: ctx, running: map[string]bool{}},
+		lost:   lost{batches: map[string]*stillness{}},
+	}
 	return c, c.reconcile(ctx)
 }
 
@@ -101,6 +123,9 @@ func (c *Control) open(ctx context.Context, b schemas.Batch) (schemas.Summary, e
 // are complete ends with it. One that was cancelled meanwhile is given as it
 // ended, and what its producer has published since is removed.
 func (c *Control) Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (schemas.Summary, error) {
+	if err := c.checkKept(ctx, id, total); err != nil {
+		return schemas.Summary{}, err
+	}
 	s, err := c.book.Seal(ctx, id, total, manifestSHA256)
 	if err != nil {
 		return s, err
@@ -121,8 +146,8 @@ func (c *Control) Seal(ctx context.Context, id string, total int64, manifestSHA2
 func (c *Control) activate(ctx context.Context, b schemas.Batch) error {
 	for {
 		shown := b
-		if b.ID == schemas.Single {
-			shown.Settings = c.single
+		if b.ID == schemas.Single && c.single != nil {
+			shown.Settings = *c.single
 		}
 		if err := c.queue.Activate(ctx, shown); err != nil {
 			return err
@@ -144,33 +169,14 @@ func (c *Control) activate(ctx context.Context, b schemas.Batch) error {
 // ledger has and the broker lacks, the other way round, and batches that are
 // complete and have not ended.
 func (c *Control) reconcile(ctx context.Context) error {
-	if _, err := c.showSteering(ctx); err != nil {
-		return err
-	}
-	active, err := c.book.Active(ctx)
+	shown, others, err := c.queue.Activated(ctx)
 	if err != nil {
 		return err
 	}
-	for _, s := range active {
-		show := c.activate
-		if s.ID == schemas.Single {
-			show = c.queue.Activate // Stand knows its settings, later
-		}
-		if err := show(ctx, s.Batch); err != nil {
-			return err
-		}
-		if err := c.judge(ctx, s); err != nil {
-			return err
-		}
-		if err := c.finish(ctx, s); err != nil {
-			return err
-		}
-	}
-	shown, err := c.queue.Activated(ctx)
-	if err != nil {
+	if err := c.checkLedger(ctx, shown); err != nil {
 		return err
 	}
-	for _, id := range shown {
+	for _, id := range slices.Concat(shown, others) {
 		if id == schemas.Single {
 			continue // whose requests may come before Stand, and wait
 		}
@@ -184,5 +190,67 @@ func (c *Control) reconcile(ctx context.Context) error {
 			}
 		}
 	}
+	active, err := c.showAll(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range active {
+		if err := c.judge(ctx, s); err != nil {
+			return err
+		}
+		if err := c.finish(ctx, s); err != nil {
+			return err
+		}
+	}
+	return c.kept.DropKept(ctx)
+}
+
+// checkLedger refuses to work when workers are shown batches that the ledger does
+// not know. A batch is recorded before it is shown, and stays recorded for ever: so
+// it is the ledger that was lost, and what the broker holds is all that is left.
+func (c *Control) checkLedger(ctx context.Context, shown []string) error {
+	var unknown []string
+	for _, id := range shown {
+		_, found, err := c.book.Find(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !found && id != schemas.Single {
+			unknown = append(unknown, id)
+		}
+	}
+	if n := len(unknown); n > 0 {
+		return fault.New(schemas.CodeLedgerLost, "the broker works on %d batches that the ledger does not know (%s): it was lost, or is another one; "+
+			"if it was lost, bring it back with 'exhume ledger rebuild'", n, some(unknown))
+	}
 	return nil
+}
+
+// some are the first of many names, in one line.
+func some(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return strings.Join(names[:most], ", ") + ", …"
+}
+
+// showAll shows the workers all that is recorded, and gives the active batches.
+func (c *Control) showAll(ctx context.Context) (active []schemas.Summary, err error) {
+	// Before anything is shown: what is lost meanwhile is noticed then.
+	if c.lost.incarnation, err = c.queue.Incarnation(ctx); err != nil {
+		return nil, err
+	}
+	if _, err := c.showSteering(ctx); err != nil {
+		return nil, err
+	}
+	if active, err = c.book.Active(ctx); err != nil {
+		return nil, err
+	}
+	for _, s := range active {
+		if err := c.activate(ctx, s.Batch); err != nil {
+			return nil, err
+		}
+	}
+	return active, nil
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -13,12 +14,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
+	"github.com/exhume/exhume/internal/dbtest"
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { dbtest.Main(m) }
 
 // world is a book and a queue in memory that write down what is done to them.
 type world struct {
@@ -37,10 +39,111 @@ type world struct {
 	settled  bool
 	results  []schemas.Result
 	copied   map[string][]schemas.Request
+
+	// left are batches that workers are not shown, and of which something is here.
+	left []string
+	// lost batches have no consumer; idle ones have nothing that waits or is in hand.
+	lost, idle  map[string]bool
+	looks       int
+	made        int // how often streams were made
+	incarnation string
+	kept        []schemas.Kept
+	keptTo      int64
+	republished []republished
+	failures    []schemas.Failure
+	retries     map[int64]schemas.Retry
+}
+
+func (w *world) FailuresBetween(_ context.Context, _ string, first, last int64) (found []schemas.Failure, err error) {
+	for _, f := range w.failures {
+		if first <= f.Index && f.Index <= last {
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}
+
+func (w *world) RetriesOf(context.Context, string, []int64) (map[int64]schemas.Retry, error) {
+	return w.retries, nil
+}
+
+func (w *world) SetRetry(_ context.Context, _ string, index int64, r schemas.Retry) error {
+	w.retries[index] = r
+	return nil
+}
+
+// republished is one call of Republish.
+type republished struct {
+	Indexes    []int64
+	PerMessage int
+	Sample     bool
+}
+
+func (w *world) Look(_ context.Context, id string) (shown, idle bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.looks++
+	return w.shown[id] && !w.lost[id], w.idle[id], w.do("look " + id)
+}
+
+func (w *world) Republish(_ context.Context, requests []schemas.Request, perMessage int, sample bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := republished{PerMessage: perMessage, Sample: sample}
+	for _, q := range requests {
+		r.Indexes = append(r.Indexes, q.Index)
+		w.idle[q.Batch] = false
+	}
+	w.republished = append(w.republished, r)
+	return w.do("republish")
+}
+
+func (w *world) Setup(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.made++
+	w.incarnation = fmt.Sprint(w.made)
+	return w.do("setup")
+}
+
+func (w *world) Incarnation(context.Context) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.incarnation, nil
+}
+
+func (w *world) Keep(_ context.Context, k schemas.Kept) error {
+	w.kept = append(w.kept, k)
+	return nil
+}
+
+func (w *world) KeptTo(context.Context, string) (int64, error) { return w.keptTo, nil }
+
+func (w *world) DropKept(context.Context) error { return nil }
+
+// OpenKept finds that the first items have results.
+func (w *world) OpenKept(_ context.Context, id string, visit func(schemas.Kept, []int64) error) error {
+	w.mu.Lock()
+	done := w.batches[id].Counts.Done()
+	w.mu.Unlock()
+	for _, k := range w.kept {
+		var open []int64
+		for i := max(k.First, done); i <= k.Last; i++ {
+			open = append(open, i)
+		}
+		if len(open) == 0 {
+			continue
+		}
+		if err := visit(k, open); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newWorld(batches ...schemas.Summary) *world {
-	w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}, as: map[string]schemas.Batch{}, copied: map[string][]schemas.Request{}}
+	w := &world{batches: map[string]schemas.Summary{}, shown: map[string]bool{}, as: map[string]schemas.Batch{}, copied: map[string][]schemas.Request{},
+		lost: map[string]bool{}, idle: map[string]bool{}}
 	for _, s := range batches {
 		w.batches[s.ID] = s
 	}
@@ -49,7 +152,7 @@ func newWorld(batches ...schemas.Summary) *world {
 
 func (w *world) control(t *testing.T) (*Control, error) {
 	t.Helper()
-	return New(t.Context(), w, w, w, w.finish, w.submit, zerolog.Nop())
+	return New(t.Context(), w, w, w, w, w.finish, w.submit, zerolog.Nop())
 }
 
 func mustControl(t *testing.T, w *world) *Control {
@@ -114,6 +217,9 @@ func (w *world) Steering(context.Context) (schemas.Steering, error) {
 func (w *world) SetSteering(_ context.Context, s schemas.Steering) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.fail == "steer" {
+		return errStep
+	}
 	w.seen = s
 	return nil
 }
@@ -176,12 +282,12 @@ func (w *world) Activate(_ context.Context, b schemas.Batch) error {
 	if w.onActivate != nil {
 		w.onActivate(b.ID)
 	}
-	w.shown[b.ID], w.as[b.ID] = true, b
+	w.shown[b.ID], w.as[b.ID], w.lost[b.ID] = true, b, false
 	return w.do("activate " + b.ID)
 }
 
-func (w *world) Activated(context.Context) ([]string, error) {
-	return slices.Sorted(maps.Keys(w.shown)), nil
+func (w *world) Activated(context.Context) (shown, others []string, err error) {
+	return slices.Sorted(maps.Keys(w.shown)), w.left, nil
 }
 
 func (w *world) Retire(_ context.Context, id string) error {
@@ -211,6 +317,16 @@ func summary(id string, state schemas.State, total, done int64) schemas.Summary 
 	return s
 }
 
+func (w *world) show(ids []string) {
+	for _, id := range ids {
+		if left, ok := strings.CutPrefix(id, "left "); ok {
+			w.left = append(w.left, left)
+		} else {
+			w.shown[id] = true
+		}
+	}
+}
+
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -226,18 +342,16 @@ func TestReconcile(t *testing.T) {
 		{"open with all results", []schemas.Summary{summary("b", schemas.StateOpen, 0, 5)}, nil, []string{"activate b"}},
 		{"ended and shown", []schemas.Summary{summary("b", schemas.StatePartial, 5, 4)}, []string{"b"}, []string{"retire b"}},
 		{"ended", []schemas.Summary{summary("b", schemas.StateSucceeded, 5, 5)}, nil, nil},
-		{"unknown and shown", nil, []string{"b"}, []string{"retire b"}},
+		{"unknown and left behind", nil, []string{"left b"}, []string{"retire b"}},
 		{"single requests of before the first Stand", nil, []string{schemas.Single}, nil},
 		{"all at once", []schemas.Summary{
 			summary("a", schemas.StateOpen, 0, 0), summary("b", schemas.StateFailed, 1, 0), summary("c", schemas.StateRunning, 0, 0),
-		}, []string{"a", "b", "d"}, []string{"activate a", "activate c", "finish c", "retire b", "retire d"}},
+		}, []string{"a", "b", "left d"}, []string{"retire b", "retire d", "activate a", "activate c", "finish c"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(c.batches...)
-			for _, id := range c.shown {
-				w.shown[id] = true
-			}
+			w.show(c.shown)
 			if _, err := w.control(t); err != nil {
 				t.Fatal(err)
 			}
@@ -247,14 +361,28 @@ func TestReconcile(t *testing.T) {
 			for _, step := range c.want { // every failure comes out
 				fw := newWorld(c.batches...)
 				fw.fail = step
-				for _, id := range c.shown {
-					fw.shown[id] = true
-				}
+				fw.show(c.shown)
 				if _, err := fw.control(t); !errors.Is(err, errStep) {
 					t.Errorf("%s fails: got error %v", step, err)
 				}
 			}
 		})
+	}
+}
+
+// Batches that workers are shown and the ledger does not know are left alone: it is
+// the ledger that was lost.
+func TestLedgerThatWasLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(summary("a", schemas.StateRunning, 5, 2))
+	w.show([]string{"a", "b", "c", schemas.Single, "left d"})
+	_, err := w.control(t)
+	if !fault.Is(err, schemas.CodeLedgerLost) || !strings.Contains(err.Error(), "2 batches that the ledger does not know (b, c)") ||
+		!strings.Contains(err.Error(), "exhume ledger rebuild") {
+		t.Errorf("%v", err)
+	}
+	if len(w.did) > 0 {
+		t.Errorf("did %v", w.did)
 	}
 }
 

@@ -13,14 +13,14 @@ import (
 const lookEvery = time.Second
 
 // Run ends pauses whose time has come, ends batches that were cancelled before
-// they were sealed, and goes on with copies that a killed process left, until the
-// context ends.
+// they were sealed, goes on with copies that a killed process left, and brings back
+// what the broker has lost, until the context ends.
 func (c *Control) Run(ctx context.Context) error {
 	defer c.copies.wait()
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
-		if err := c.look(ctx); err != nil && ctx.Err() == nil {
+		if err := c.look(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			c.log.Warn().Err(err).Msg("cannot look after batches; trying again")
 		}
 		select {
@@ -31,13 +31,12 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 }
 
-func (c *Control) look(ctx context.Context) error {
-	now := time.Now()
+func (c *Control) look(ctx context.Context, now time.Time) error {
+	errs := []error{c.lookAtBroker(ctx, now)}
 	active, err := c.book.Active(ctx)
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for _, s := range active {
 		switch {
 		case s.State == schemas.StatePaused && !s.Until.IsZero() && !now.Before(s.Until):
@@ -48,7 +47,7 @@ func (c *Control) look(ctx context.Context) error {
 			c.goOnCopying(s.Batch)
 		}
 	}
-	errs = append(errs, c.lookAtFleet(ctx, now))
+	errs = append(errs, c.lookForLost(ctx, active, now), c.lookAtFleet(ctx, now))
 	return errors.Join(errs...)
 }
 

@@ -16,6 +16,6 @@ func (c *Control) Stand(ctx context.Context, s schemas.Settings) error {
 	if err != nil {
 		return err
 	}
-	c.single = s // they may have changed since it was opened
+	c.single = &s // they may have changed since it was opened
 	return c.activate(ctx, standing.Batch)
 }

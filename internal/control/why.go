@@ -68,6 +68,9 @@ func (a *Answers) whereabouts(ctx context.Context, s schemas.Summary) (schemas.W
 	if !s.SealedAt.IsZero() {
 		w.Published = s.Total
 	}
+	if err == nil && s.ID != schemas.Single {
+		w.Kept, err = a.records.KeptTo(ctx, s.ID)
+	}
 	return w, err
 }
 

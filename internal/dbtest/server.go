@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/exhume/exhume/internal/proctest"
 )
 
@@ -128,11 +130,17 @@ var shared struct {
 	servers []*Server
 }
 
-// Main runs a package's tests, and ends the servers that they started.
-func Main(m *testing.M) {
-	code := m.Run()
-	Stop()
-	os.Exit(code)
+// Main runs a package's tests and ends the servers that they share. A goroutine
+// that is left behind then fails the run.
+func Main(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
+
+// withServers are tests that share servers, which end with them.
+type withServers struct{ tests *testing.M }
+
+// Run implements goleak.TestingM.
+func (w withServers) Run() int {
+	defer Stop()
+	return w.tests.Run()
 }
 
 // Stop ends the servers that tests share, for those who do not call Main.

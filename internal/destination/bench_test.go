@@ -28,7 +28,7 @@ func BenchmarkGroup(b *testing.B) {
 				}
 				for i := range n {
 					output := fmt.Sprintf("r%d/d%d/f%d", round, i/8, i%8)
-					err := g.Write(i, output, int64(len(content)), digest, func(w io.Writer) error {
+					err := g.Write(b.Context(), i, output, int64(len(content)), digest, func(w io.Writer) error {
 						_, err := w.Write(content)
 						return err
 					})
@@ -36,7 +36,9 @@ func BenchmarkGroup(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				g.Commit(func(i int, err error) { b.Fatal(i, err) })
+				if codes := commit(g); len(codes) > 0 {
+					b.Fatal(codes)
+				}
 			}
 			b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "items/s")
 		})

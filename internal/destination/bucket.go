@@ -32,6 +32,8 @@ const (
 const (
 	// openTimeout bounds the first questions to a bucket.
 	openTimeout = time.Minute
+	// dropTimeout bounds how long uploads that failed are tidied up.
+	dropTimeout = 10 * time.Second
 	// staleAfter is the age of uploads that nobody will complete any more.
 	staleAfter = 24 * time.Hour
 )

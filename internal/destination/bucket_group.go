@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/exhume/exhume/internal/failpoint"
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/internal/objects"
 	"github.com/exhume/exhume/schemas"
@@ -35,6 +36,8 @@ type BucketGroup struct {
 	replace bool // whatever stands there
 
 	mu      sync.Mutex
+	ended   bool
+	found   []int // slots
 	written []object
 }
 
@@ -60,8 +63,9 @@ func (b *Bucket) Group(s schemas.Settings, n int) *BucketGroup {
 
 // Compare says whether an object with this content (size in bytes, SHA-256 in
 // hex) stands under output, and when it was last modified by the server's clock,
-// to the second. Where nothing stands the error is fs.ErrNotExist.
-func (g *BucketGroup) Compare(ctx context.Context, _ int, output string, size int64, sha256 string) (same bool, modified time.Time, err error) {
+// to the second. Where nothing stands the error is fs.ErrNotExist. An object that is
+// the same belongs to the group from then on, and Commit has nothing to do for it.
+func (g *BucketGroup) Compare(ctx context.Context, slot int, output string, size int64, sha256 string) (same bool, modified time.Time, err error) {
 	key, err := g.bucket.key(output)
 	if err != nil {
 		return false, time.Time{}, err
@@ -70,49 +74,77 @@ func (g *BucketGroup) Compare(ctx context.Context, _ int, output string, size in
 	if objects.Is(err, objects.Missing) {
 		return false, time.Time{}, fs.ErrNotExist
 	}
+	if same {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.found = append(g.found, slot)
+	}
 	return same, modified, classifyObject("output", output, err)
 }
 
 // Write stages an object for output: fill writes its content, which must have
 // the given size and SHA-256. Slot is what Commit calls the object. When fill
-// fails the group goes on without the object and the error is fill's own.
-func (g *BucketGroup) Write(slot int, output string, size int64, sha256 string, fill func(io.Writer) error) error {
+// fails the group goes on without the object and the error is fill's own; so it
+// does when ctx has ended meanwhile.
+func (g *BucketGroup) Write(ctx context.Context, slot int, output string, size int64, sha256 string, fill func(io.Writer) error) error {
 	key, err := g.bucket.key(output)
 	if err != nil {
 		return err
 	}
 	o := object{slot: slot, output: output, key: key, size: size, digest: sha256}
-	in := newIntake(output, size, func(part []byte) error { return g.upload(&o, part) })
+	in := newIntake(output, size, func(part []byte) error { return g.upload(ctx, &o, part) })
 	err = fill(in)
 	if err == nil {
 		err = in.check(sha256)
 	}
 	if err == nil {
-		err = g.stage(&o, in.buf)
+		err = g.stage(ctx, &o, in.buf)
+	}
+	if err == nil {
+		err = g.add(ctx, o)
 	}
 	if err != nil {
-		g.discard(&o)
-		return err
+		drop([]object{o})
+		g.release(&o)
 	}
+	return err
+}
+
+// add puts an object into the group unless that has ended, or whoever wanted it has
+// given up.
+func (g *BucketGroup) add(ctx context.Context, o object) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if g.ended {
+		return errEnded
+	}
 	g.written = append(g.written, o)
 	return nil
 }
 
+// end ends the group and gives what is in it.
+func (g *BucketGroup) end() (found []int, written []object) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+	return g.found, g.written
+}
+
 // stage keeps what is left of a content: in memory if that is all of it and
 // there is room, else at the server.
-func (g *BucketGroup) stage(o *object, rest []byte) error {
+func (g *BucketGroup) stage(ctx context.Context, o *object, rest []byte) error {
 	if o.upload == nil && g.bucket.held.TryAcquire(o.size) {
 		o.content = rest
 		return nil
 	}
-	return g.upload(o, rest)
+	return g.upload(ctx, o, rest)
 }
 
 // upload sends the next part of a content.
-func (g *BucketGroup) upload(o *object, part []byte) (err error) {
-	ctx := context.Background() // each request ends by itself when nothing moves
+func (g *BucketGroup) upload(ctx context.Context, o *object, part []byte) (err error) {
 	if o.upload == nil {
 		if o.upload, err = g.bucket.store.Begin(ctx, g.bucket.name, o.key, o.digest); err != nil {
 			return classifyObject("output", o.output, err)
@@ -121,46 +153,51 @@ func (g *BucketGroup) upload(o *object, part []byte) (err error) {
 	return classifyObject("output", o.output, o.upload.Part(ctx, part))
 }
 
-// Commit makes the staged objects visible. It calls failed for each that could
-// not be; all others are stored when it returns. A server that is away is not
-// asked again for each of the others, which fail like the first.
-func (g *BucketGroup) Commit(failed func(slot int, err error)) {
-	errs := make([]error, len(g.written))
+// Commit makes the staged objects visible. It calls settled once for each, and for
+// those found, as soon as it is stored or could not be, for several at a time. A server that is away is
+// not asked again for each of the others, which fail like the first.
+func (g *BucketGroup) Commit(ctx context.Context, settled func(slot int, err error)) {
+	found, written := g.end()
+	for _, slot := range found {
+		settled(slot, nil)
+	}
 	var away atomic.Pointer[fault.Error]
-	g.each(func(i int) {
+	each(written, func(o *object) {
+		var err error
 		if down := away.Load(); down != nil {
-			errs[i] = down
-		} else if errs[i] = g.place(&g.written[i]); fault.Is(errs[i], schemas.CodeDestinationDown) {
-			down, _ := errors.AsType[*fault.Error](errs[i])
+			err = down
+		} else if err = g.place(ctx, o); fault.Is(err, schemas.CodeDestinationDown) {
+			down, _ := errors.AsType[*fault.Error](err)
 			away.Store(down)
 		}
-		g.discard(&g.written[i])
+		g.release(o)
+		settled(o.slot, err)
 	})
-	for i, err := range errs {
-		if err != nil {
-			failed(g.written[i].slot, err)
-		}
-	}
+	drop(written)
 }
 
 // Abort drops the staged objects.
 func (g *BucketGroup) Abort() {
-	g.each(func(i int) { g.discard(&g.written[i]) })
+	_, written := g.end()
+	for i := range written {
+		g.release(&written[i])
+	}
+	drop(written)
 }
 
-// each calls f for each staged object, for several at a time, but for those of
-// one key in their order.
-func (g *BucketGroup) each(f func(i int)) {
-	byKey := make(map[string][]int, len(g.written))
-	for i := range g.written {
-		byKey[g.written[i].key] = append(byKey[g.written[i].key], i)
+// each calls f for each object, for several at a time, but for those of one key in
+// their order.
+func each(all []object, f func(o *object)) {
+	byKey := make(map[string][]*object, len(all))
+	for i := range all {
+		byKey[all[i].key] = append(byKey[all[i].key], &all[i])
 	}
 	var group errgroup.Group
 	group.SetLimit(requests)
 	for _, staged := range byKey {
 		group.Go(func() error {
-			for _, i := range staged {
-				f(i)
+			for _, o := range staged {
+				f(o)
 			}
 			return nil
 		})
@@ -169,8 +206,8 @@ func (g *BucketGroup) each(f func(i int)) {
 }
 
 // place makes one staged object visible.
-func (g *BucketGroup) place(o *object) error {
-	ctx := context.Background()
+func (g *BucketGroup) place(ctx context.Context, o *object) error {
+	failpoint.Here("destination.uploaded")
 	err := g.send(ctx, o)
 	taken := errors.Is(err, fs.ErrExist) || objects.Is(err, objects.Taken)
 	if !taken && !objects.Is(err, objects.Gone) {
@@ -225,14 +262,23 @@ func (g *BucketGroup) finish(ctx context.Context, o *object, onlyNew bool) error
 	return err
 }
 
-// discard drops what a staged object holds.
-func (g *BucketGroup) discard(o *object) {
-	if o.upload != nil {
-		o.upload.Abort()
-		o.upload = nil
-	}
+// release gives back the memory of a content.
+func (g *BucketGroup) release(o *object) {
 	if o.content != nil {
 		o.content = nil
 		g.bucket.held.Release(o.size)
 	}
+}
+
+// drop ends the uploads of objects that were not made visible, as far as their
+// server takes notice of it within a while: Sweep does the rest another day.
+func drop(all []object) {
+	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
+	defer cancel()
+	each(all, func(o *object) {
+		if o.upload != nil && ctx.Err() == nil {
+			o.upload.Abort(ctx)
+			o.upload = nil
+		}
+	})
 }

@@ -105,17 +105,11 @@ func placeObject(t testing.TB, srv *s3test.Server, bucket, key, content string) 
 }
 
 func putObject(g *BucketGroup, slot int, output, content string) error {
-	return g.Write(slot, output, int64(len(content)), sum([]byte(content)), func(w io.Writer) error {
+	return g.Write(context.Background(), slot, output, int64(len(content)), sum([]byte(content)), func(w io.Writer) error {
 		// In pieces that do not fit the parts.
 		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{strings.NewReader(content)}, make([]byte, 999_983))
 		return err
 	})
-}
-
-func commitBucket(g *BucketGroup) map[int]schemas.Code {
-	codes := map[int]schemas.Code{}
-	g.Commit(func(slot int, err error) { codes[slot] = codeOfError(err) })
-	return codes
 }
 
 func TestBucketRoundTrip(t *testing.T) {
@@ -148,7 +142,7 @@ func roundTrip(t *testing.T, srv *s3test.Server, b *Bucket) {
 	if diff := cmp.Diff(map[string]string{}, stored(t, srv, b.name)); diff != "" {
 		t.Errorf("visible before the commit (-want +got):\n%s", diff)
 	}
-	if codes := commitBucket(g); len(codes) > 0 {
+	if codes := commit(g); len(codes) > 0 {
 		t.Error(codes)
 	}
 	want := map[string]string{}
@@ -204,7 +198,7 @@ func TestBucketPolicies(t *testing.T) {
 					if diff := cmp.Diff(before, stored(t, srv, b.name)); diff != "" {
 						t.Errorf("changed before the commit (-want +got):\n%s", diff)
 					}
-					got := commitBucket(g)[7]
+					got := commit(g)[7]
 					if got != want[what] {
 						t.Errorf("code %q, want %q", got, want[what])
 					}
@@ -250,7 +244,7 @@ func TestBucketOneOutputTwiceInAGroup(t *testing.T) {
 		g := b.Group(schemas.Settings{Overwrite: tt.policy}, 8)
 		must(t, putObject(g, 0, "f", tt.first))
 		must(t, putObject(g, 1, "f", tt.second))
-		if diff := cmp.Diff(tt.want, commitBucket(g)); diff != "" {
+		if diff := cmp.Diff(tt.want, commit(g)); diff != "" {
 			t.Errorf("%+v: codes (-want +got):\n%s", tt, diff)
 		}
 		if diff := cmp.Diff(map[string]string{"pre/fix/f": tt.content}, stored(t, srv, b.name)); diff != "" {
@@ -282,7 +276,7 @@ func TestBucketRace(t *testing.T) {
 					if err := putObject(g, 0, "f", content(i)); err != nil {
 						t.Error(err)
 					}
-					code := commitBucket(g)[0]
+					code := commit(g)[0]
 					mu.Lock()
 					defer mu.Unlock()
 					codes[code]++
@@ -328,7 +322,7 @@ func TestBucketFillFails(t *testing.T) {
 		if tt.size > partSize {
 			digest = sum([]byte(large))
 		}
-		err := g.Write(i, tt.name, int64(tt.size), digest, func(w io.Writer) error {
+		err := g.Write(t.Context(), i, tt.name, int64(tt.size), digest, func(w io.Writer) error {
 			if _, err := io.WriteString(w, tt.content); err != nil {
 				return err
 			}
@@ -339,7 +333,7 @@ func TestBucketFillFails(t *testing.T) {
 		}
 	}
 	must(t, putObject(g, 9, "good", ours))
-	if codes := commitBucket(g); len(codes) > 0 {
+	if codes := commit(g); len(codes) > 0 {
 		t.Error(codes)
 	}
 	if diff := cmp.Diff(map[string]string{"pre/fix/good": ours}, stored(t, srv, b.name)); diff != "" {
@@ -380,7 +374,7 @@ func TestBucketOutputsRefused(t *testing.T) {
 			t.Errorf("write %q: %v", output, err)
 		}
 	}
-	if codes := commitBucket(g); len(codes) > 0 {
+	if codes := commit(g); len(codes) > 0 {
 		t.Error(codes)
 	}
 	if found := stored(t, srv, b.name); len(found) > 0 {
@@ -448,7 +442,7 @@ func TestBucketServerKilled(t *testing.T) {
 	g := b.Group(schemas.Settings{}, 3)
 	must(t, putObject(g, 0, "small", ours))
 	must(t, putObject(g, 1, "uploaded", large))
-	err := g.Write(2, "cut", int64(len(large)), sum([]byte(large)), func(w io.Writer) error {
+	err := g.Write(t.Context(), 2, "cut", int64(len(large)), sum([]byte(large)), func(w io.Writer) error {
 		if _, err := io.WriteString(w, large[:partSize+1]); err != nil {
 			return err
 		}
@@ -463,7 +457,7 @@ func TestBucketServerKilled(t *testing.T) {
 		t.Errorf("compare: %v", err)
 	}
 	want := map[int]schemas.Code{0: schemas.CodeDestinationDown, 1: schemas.CodeDestinationDown}
-	if diff := cmp.Diff(want, commitBucket(g)); diff != "" {
+	if diff := cmp.Diff(want, commit(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
 	srv.Start(t)
@@ -497,7 +491,7 @@ func TestBucketServerFrozen(t *testing.T) {
 	if _, _, err = g.Compare(ctx, 1, "f", 0, ""); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationDown}, commitBucket(g)); diff != "" {
+	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationDown}, commit(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
 	if _, err := OpenBucket(store, name, "p"); codeOfError(err) != schemas.CodeDestinationDown {
@@ -533,7 +527,7 @@ func TestBucketServerHangsOnOneObject(t *testing.T) {
 	g := b.Group(schemas.Settings{}, 2)
 	must(t, putObject(g, 0, "stuck", ours))
 	must(t, putObject(g, 1, "f", ours))
-	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationBusy}, commitBucket(g)); diff != "" {
+	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationBusy}, commit(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
 }
@@ -556,7 +550,7 @@ func TestBucketGivesUpOnce(t *testing.T) {
 	}
 	gone.Close()
 	start := time.Now()
-	if diff := cmp.Diff(want, commitBucket(g)); diff != "" {
+	if diff := cmp.Diff(want, commit(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
 	if took := time.Since(start); took > 20*time.Second {
@@ -592,7 +586,7 @@ func TestBucketServerWithoutConditions(t *testing.T) {
 		must(t, putObject(g, 0, "same", ours))
 		must(t, putObject(g, 1, "other", ours))
 		must(t, putObject(g, 2, fmt.Sprint("new", round), ours))
-		if diff := cmp.Diff(map[int]schemas.Code{1: schemas.CodeDestinationExists}, commitBucket(g)); diff != "" {
+		if diff := cmp.Diff(map[int]schemas.Code{1: schemas.CodeDestinationExists}, commit(g)); diff != "" {
 			t.Errorf("codes (-want +got):\n%s", diff)
 		}
 	}
@@ -654,7 +648,7 @@ func TestBucketContentChangedOnTheWay(t *testing.T) {
 	if err := putObject(g, 1, "large", large); codeOfError(err) != schemas.CodeDestinationBusy {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationBusy}, commitBucket(g)); diff != "" {
+	if diff := cmp.Diff(map[int]schemas.Code{0: schemas.CodeDestinationBusy}, commit(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
 	if found := stored(t, srv, name); len(found) > 0 {
@@ -680,7 +674,7 @@ func TestBucketCompareReadsNothing(t *testing.T) {
 	g := b.Group(schemas.Settings{}, 2)
 	must(t, putObject(g, 0, "small", ours))
 	must(t, putObject(g, 1, "large", large))
-	if codes := commitBucket(g); len(codes) > 0 {
+	if codes := commit(g); len(codes) > 0 {
 		t.Error(codes)
 	}
 	methods.Clear()
@@ -713,7 +707,7 @@ func TestBucketObstructed(t *testing.T) {
 	must(t, putObject(g, 0, "file/f", ours))
 	must(t, putObject(g, 1, "dir", ours))
 	want := map[int]schemas.Code{0: schemas.CodePathRefused, 1: schemas.CodePathRefused}
-	if diff := cmp.Diff(want, commitBucket(g)); diff != "" {
+	if diff := cmp.Diff(want, commit(g)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
 }
@@ -747,7 +741,7 @@ func TestBucketAnswerLost(t *testing.T) {
 			g := b.Group(schemas.Settings{Overwrite: policy}, 1)
 			must(t, putObject(g, 0, "f", content))
 			tries.Store(0)
-			if codes := commitBucket(g); len(codes) > 0 || tries.Load() != 2 {
+			if codes := commit(g); len(codes) > 0 || tries.Load() != 2 {
 				t.Errorf("%s: %v after %d tries", policy, codes, tries.Load())
 			}
 			if diff := cmp.Diff(map[string]string{"f": brief(content)}, stored(t, srv, name)); diff != "" {
@@ -768,7 +762,9 @@ func BenchmarkBucket(b *testing.B) {
 		for i := range n {
 			must(b, putObject(g, i, fmt.Sprintf("r%d/d%d/f%d", round, i/8, i%8), content))
 		}
-		g.Commit(func(i int, err error) { b.Fatal(i, err) })
+		if codes := commit(g); len(codes) > 0 {
+			b.Fatal(codes)
+		}
 	}
 	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "items/s")
 }

@@ -36,7 +36,9 @@ func crashChild(root string) {
 				fatal(err)
 			}
 		}
-		g.Commit(func(_ int, err error) { fatal(err) })
+		if codes := commit(g); len(codes) > 0 {
+			fatal(fmt.Errorf("failed: %v", codes))
+		}
 		fmt.Println("committed", round)
 	}
 }

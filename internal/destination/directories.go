@@ -109,6 +109,13 @@ func (ds *directories) opened(d *dir, fd descriptor, v volume) {
 	}
 }
 
+// firstOn is the first directory opened on a volume.
+func (ds *directories) firstOn(v volume) descriptor {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	return ds.first[v].fd
+}
+
 // openBelow opens a directory by one name below its parent, which saves the
 // walk from the root. Symlinks take the walk, which confines them.
 func (ds *directories) openBelow(d *dir) (descriptor, error) {

@@ -1,6 +1,7 @@
 package destination
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/exhume/exhume/internal/failpoint"
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 	"golang.org/x/sys/unix"
@@ -20,6 +22,10 @@ const syncAllFrom = 8
 
 // Group is a set of files that become durable and visible together. Compare and
 // Write are safe for concurrent use. Commit or Abort comes last, once.
+//
+// A call that the kernel holds, as it does when a network file system is dead, may
+// be left behind by whoever made it: the group can end meanwhile, and what the call
+// does when it is let go changes nothing any more.
 type Group struct {
 	tree      *Tree
 	overwrite schemas.Overwrite
@@ -28,6 +34,8 @@ type Group struct {
 	dirs      *directories
 
 	mu      sync.Mutex
+	users   int // calls under way, and the group until it ends
+	ended   bool
 	found   []entry
 	written []entry
 }
@@ -54,9 +62,57 @@ func (t *Tree) Group(s schemas.Settings, n int) *Group {
 	t.begin()
 	return &Group{
 		tree: t, overwrite: s.Overwrite, mode: mode,
-		all: canSyncAll && n >= syncAllFrom, dirs: newDirectories(t),
+		all: canSyncAll && n >= syncAllFrom, dirs: newDirectories(t), users: 1,
 	}
 }
+
+// enter begins a call; leave ends it. The last one closes what calls use.
+func (g *Group) enter() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return errEnded
+	}
+	g.users++
+	return nil
+}
+
+func (g *Group) leave() {
+	g.mu.Lock()
+	g.users--
+	last := g.users == 0
+	g.mu.Unlock()
+	if last {
+		g.dirs.close()
+		g.tree.end()
+	}
+}
+
+// end ends the group and gives what is in it. leave comes after it.
+func (g *Group) end() (found, written []entry) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+	return g.found, g.written
+}
+
+// add puts a file into the group unless that has ended, or whoever wanted it has
+// given up.
+func (g *Group) add(ctx context.Context, to *[]entry, e entry) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if g.ended {
+		return errEnded
+	}
+	*to = append(*to, e)
+	return nil
+}
+
+// errEnded is for calls that come, or come back, after the end of their group.
+var errEnded = errors.New("the group has ended")
 
 // Compare says whether a regular file with this content (size in bytes, SHA-256
 // in hex) stands under output, and when it was last modified. Where nothing
@@ -66,6 +122,10 @@ func (g *Group) Compare(ctx context.Context, slot int, output string, size int64
 	if err := checkOutput(output); err != nil {
 		return false, time.Time{}, err
 	}
+	if err := g.enter(); err != nil {
+		return false, time.Time{}, err
+	}
+	defer g.leave()
 	d, err := g.dirs.get(path.Dir(output))
 	if err == nil {
 		same, modified, err = compare(ctx, d.fd, path.Base(output), size, sha256, !g.all)
@@ -76,54 +136,40 @@ func (g *Group) Compare(ctx context.Context, slot int, output string, size int64
 	case err != nil:
 		return false, modified, classify(output, err)
 	case same:
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.found = append(g.found, entry{slot: slot, dir: d, output: output})
+		err = g.add(ctx, &g.found, entry{slot: slot, dir: d, output: output})
 	}
-	return same, modified, nil
+	return same && err == nil, modified, err
 }
 
 // Write stages a file for output: fill writes its content, which has the given
 // size and SHA-256. Slot is what Commit calls the file. When fill fails the
-// group goes on without the file and the error is fill's own.
-func (g *Group) Write(slot int, output string, size int64, sha256 string, fill func(io.Writer) error) error {
+// group goes on without the file and the error is fill's own; so it does when ctx
+// has ended meanwhile.
+func (g *Group) Write(ctx context.Context, slot int, output string, size int64, sha256 string, fill func(io.Writer) error) error {
 	if err := checkOutput(output); err != nil {
 		return err
 	}
+	if err := g.enter(); err != nil {
+		return err
+	}
+	defer g.leave()
 	d, err := g.dirs.make(path.Dir(output))
 	if err != nil {
 		return classify(output, err)
 	}
 	e := entry{slot: slot, dir: d, output: output, size: size, digest: sha256}
-	f, err := g.create(&e)
+	var f descriptor
+	e.stage, e.temp, f, err = g.tree.create(d, g.mode)
 	if err != nil {
 		return classify(output, err)
 	}
-	if err := g.fill(f, output, fill); err != nil {
+	if err = g.fill(f, output, fill); err == nil {
+		err = g.add(ctx, &g.written, e)
+	}
+	if err != nil {
 		e.discard()
-		return err
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.written = append(g.written, e)
-	return nil
-}
-
-// create makes the temporary file of e. Should somebody have removed the staging
-// directory, another one is made.
-func (g *Group) create(e *entry) (f descriptor, err error) {
-	for range 2 {
-		if e.stage, err = g.tree.stageFor(e.dir); err != nil {
-			return 0, err
-		}
-		e.temp = e.stage.temp()
-		f, err = e.stage.dir.open(e.temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, g.mode)
-		if !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		g.tree.forget(e.dir.volume, e.stage)
-	}
-	return f, err
+	return err
 }
 
 func (g *Group) fill(f descriptor, output string, fill func(io.Writer) error) error {
@@ -141,46 +187,46 @@ func (g *Group) fill(f descriptor, output string, fill func(io.Writer) error) er
 }
 
 // Commit makes the staged files durable, gives them their final names and makes
-// those durable, together with the files that Compare found. It calls failed for
-// each file that could not be placed or made durable; all others are safe when
-// it returns.
-func (g *Group) Commit(failed func(slot int, err error)) {
-	defer g.tree.end()
-	defer g.dirs.close()
-	settled := g.found
-	if err := g.syncData(); err != nil {
-		failAll(g.written, err, failed)
-		g.discard()
-		g.written = nil
-	}
-	for _, e := range g.written {
-		if err := g.place(e); err != nil {
-			failed(e.slot, err)
+// those durable, together with the files that Compare found. It calls settled once
+// for each of them: without an error those are safe. When ctx ends, what has not got
+// its final name never gets it.
+func (g *Group) Commit(ctx context.Context, settled func(slot int, err error)) {
+	defer g.leave()
+	placed, written := g.end()
+	failpoint.Here("destination.written")
+	unsynced := g.syncData(written)
+	failpoint.Here("destination.synced")
+	for _, e := range written {
+		err := cmp.Or(unsynced, ctx.Err())
+		if err == nil {
+			err = g.place(ctx, e)
+		}
+		if err != nil {
 			e.discard()
+			settled(e.slot, classify(e.output, err))
 			continue
 		}
-		settled = append(settled, e)
+		placed = append(placed, e)
 	}
-	if err := g.syncNames(settled); err != nil {
-		failAll(settled, err, failed)
+	failpoint.Here("destination.renamed")
+	err := g.syncNames(placed)
+	failpoint.Here("destination.committed")
+	for _, e := range placed {
+		settled(e.slot, classify(e.output, err))
 	}
 }
 
 // Abort drops the staged files.
 func (g *Group) Abort() {
-	g.discard()
-	g.dirs.close()
-	g.tree.end()
-}
-
-func failAll(entries []entry, err error, failed func(slot int, err error)) {
-	for _, e := range entries {
-		failed(e.slot, classify(e.output, err))
+	defer g.leave()
+	_, written := g.end()
+	for _, e := range written {
+		e.discard()
 	}
 }
 
 // place renames one staged file to its final name.
-func (g *Group) place(e entry) error {
+func (g *Group) place(ctx context.Context, e entry) error {
 	from, to, name := e.stage.dir, e.dir.fd, path.Base(e.output)
 	if g.overwrite == schemas.OverwriteIfDifferent || g.overwrite == schemas.OverwriteAlways {
 		return classify(e.output, unix.Renameat(int(from), e.temp, int(to), name))
@@ -191,8 +237,11 @@ func (g *Group) place(e entry) error {
 	}
 	// Somebody was faster. If it was another delivery of the same request,
 	// the content is ours and all is well.
-	same, _, err := compare(context.Background(), to, name, e.size, e.digest, true)
-	if err != nil || !same {
+	same, _, err := compare(ctx, to, name, e.size, e.digest, true)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil || !same:
 		return Occupied(e.output)
 	}
 	e.discard()
@@ -204,11 +253,11 @@ func Occupied(output string) error {
 	return fault.New(schemas.CodeDestinationExists, "output %q: other content stands there", output)
 }
 
-func (g *Group) syncData() error {
+func (g *Group) syncData(written []entry) error {
 	if !g.all {
 		return nil // each file was synced when it was written
 	}
-	return g.syncVolumes(g.written)
+	return g.syncVolumes(written)
 }
 
 // syncNames makes names durable, and those of the directories above them, which
@@ -240,17 +289,11 @@ func (g *Group) syncVolumes(entries []entry) error {
 			continue
 		}
 		done[v] = true
-		if err := syncAll(g.dirs.first[v].fd); err != nil {
+		if err := syncAll(g.dirs.firstOn(v)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (g *Group) discard() {
-	for _, e := range g.written {
-		e.discard()
-	}
 }
 
 func (e *entry) discard() { _ = e.stage.dir.unlink(e.temp) }

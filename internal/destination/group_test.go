@@ -220,7 +220,7 @@ func TestFillFails(t *testing.T) {
 	root := t.TempDir()
 	g := openTree(t, root).Group(schemas.Settings{}, 8)
 	broken := errors.New("broken")
-	err := g.Write(0, "a/f", 9, "", func(w io.Writer) error {
+	err := g.Write(t.Context(), 0, "a/f", 9, "", func(w io.Writer) error {
 		_, _ = io.WriteString(w, "half")
 		return broken
 	})

@@ -1,6 +1,7 @@
 package destination
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -59,16 +61,25 @@ func openTree(t testing.TB, root string) *Tree {
 
 // put stages content under output.
 func put(g *Group, slot int, output, content string) error {
-	return g.Write(slot, output, int64(len(content)), sum([]byte(content)), func(w io.Writer) error {
+	return g.Write(context.Background(), slot, output, int64(len(content)), sum([]byte(content)), func(w io.Writer) error {
 		_, err := io.WriteString(w, content)
 		return err
 	})
 }
 
 // commit gives the codes of the slots that failed.
-func commit(g *Group) map[int]schemas.Code {
+func commit(g interface {
+	Commit(ctx context.Context, settled func(slot int, err error))
+}) map[int]schemas.Code {
+	var mu sync.Mutex
 	codes := map[int]schemas.Code{}
-	g.Commit(func(slot int, err error) { codes[slot] = fault.CodeOf(err) })
+	g.Commit(context.Background(), func(slot int, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			codes[slot] = fault.CodeOf(err)
+		}
+	})
 	return codes
 }
 

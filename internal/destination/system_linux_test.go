@@ -28,6 +28,9 @@ func TestSystem(t *testing.T) {
 	case "mounts":
 		must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 		t.Run("full", testFull)
+		t.Run("no inodes", testNoInodes)
+		t.Run("full in the middle", testFullInTheMiddle)
+		t.Run("probes", testProbes)
 		t.Run("read-only", testReadOnly)
 		t.Run("several mounts", testSeveralMounts)
 		fallthrough
@@ -97,6 +100,101 @@ func testFull(t *testing.T) {
 	}
 }
 
+func testNoInodes(t *testing.T) {
+	for size, n := range groupSizes {
+		t.Run(size, func(t *testing.T) {
+			root := t.TempDir()
+			mountTmpfs(t, root, "nr_inodes=12") // the root, its staging directory and the lock are three
+			g := openTree(t, root).Group(schemas.Settings{}, n)
+			codes := map[schemas.Code]int{}
+			for i := range 8 {
+				codes[codeOfError(put(g, i, fmt.Sprintf("d%d/f", i), ours))]++
+			}
+			if left := commit(g); len(left) > 0 {
+				t.Error(left)
+			}
+			if diff := cmp.Diff(map[schemas.Code]int{"": 4, schemas.CodeDestinationFull: 4}, codes); diff != "" {
+				t.Errorf("codes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The file system fills up in the middle of a group: what is staged is placed, and
+// the rest has its turn when there is room again.
+func testFullInTheMiddle(t *testing.T) {
+	for size, n := range groupSizes {
+		t.Run(size, func(t *testing.T) {
+			root := t.TempDir()
+			mountTmpfs(t, root, "size=128k,nr_inodes=16")
+			tree := openTree(t, root)
+			g := tree.Group(schemas.Settings{}, n)
+			must(t, put(g, 0, "a/f", ours))
+			for i := 0; ; i++ {
+				if f, err := os.Create(filepath.Join(root, fmt.Sprint("filler", i))); err != nil {
+					break
+				} else {
+					_ = f.Close()
+				}
+			}
+			if code := codeOfError(put(g, 1, "b/f", ours)); code != schemas.CodeDestinationFull {
+				t.Errorf("code %s", code)
+			}
+			if codes := commit(g); len(codes) > 0 { // what was staged needs no more room
+				t.Error(codes)
+			}
+			for name := range files(t, root) {
+				if strings.HasPrefix(name, "filler") {
+					must(t, os.Remove(filepath.Join(root, name)))
+				}
+			}
+			g = tree.Group(schemas.Settings{}, n)
+			must(t, put(g, 1, "b/f", ours))
+			if codes := commit(g); len(codes) > 0 {
+				t.Error(codes)
+			}
+			if diff := cmp.Diff(map[string]string{"a/f": ours, "b/f": ours}, visible(t, root)); diff != "" {
+				t.Errorf("files (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A probe finds what keeps files from being written: no room, no inodes, on the
+// root's volume and on others below it that were written to; and that it is over.
+func testProbes(t *testing.T) {
+	for name, options := range map[string]string{"no room": "size=128k", "no inodes": "nr_inodes=20"} {
+		for _, mount := range []string{".", "m"} {
+			t.Run(name+" at "+mount, func(t *testing.T) {
+				root := t.TempDir()
+				mountTmpfs(t, filepath.Join(root, mount), options)
+				tree := openTree(t, root)
+				g := tree.Group(schemas.Settings{}, 1)
+				must(t, put(g, 0, filepath.Join(mount, "f"), ours))
+				if codes := commit(g); len(codes) > 0 {
+					t.Error(codes)
+				}
+				must(t, tree.Probe(t.Context()))
+				fillers := filepath.Join(root, mount, "fillers")
+				must(t, os.Mkdir(fillers, 0o755))
+				for i := 0; ; i++ {
+					if err := os.WriteFile(filepath.Join(fillers, fmt.Sprint(i)), make([]byte, 16<<10), 0o600); err != nil {
+						break
+					}
+				}
+				if name == "no room" { // a little is no room either
+					must(t, os.Remove(filepath.Join(fillers, "0")))
+				}
+				if code := codeOfError(tree.Probe(t.Context())); code != schemas.CodeDestinationFull {
+					t.Errorf("code %q", code)
+				}
+				must(t, os.RemoveAll(fillers))
+				must(t, tree.Probe(t.Context()))
+			})
+		}
+	}
+}
+
 func testReadOnly(t *testing.T) {
 	for size, n := range groupSizes {
 		t.Run(size, func(t *testing.T) {
@@ -105,7 +203,11 @@ func testReadOnly(t *testing.T) {
 			must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
 			t.Cleanup(func() { must(t, unix.Unmount(root, unix.MNT_DETACH)) })
 			must(t, unix.Mount("", root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
-			g := openTree(t, root).Group(schemas.Settings{}, n)
+			tree := openTree(t, root)
+			if code := codeOfError(tree.Probe(t.Context())); code != schemas.CodeDestinationReadOnly {
+				t.Errorf("probe: code %q", code)
+			}
+			g := tree.Group(schemas.Settings{}, n)
 			same, _, err := g.Compare(t.Context(), 0, "d/same", int64(len(ours)), sum([]byte(ours)))
 			if !same || err != nil {
 				t.Error(same, err)

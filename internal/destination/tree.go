@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
@@ -18,10 +20,19 @@ type Tree struct {
 	root *os.Root
 
 	mu     sync.Mutex
-	groups int               // that have begun and not ended
-	stages map[volume]*stage // those in use
-	made   []*stage          // all of them
-	idle   *time.Timer       // removes them
+	groups int // that have begun and not ended
+	places map[volume]*place
+	made   []*stage    // all staging directories
+	idle   *time.Timer // removes them
+}
+
+// place is where files of one volume are staged. It has a lock of its own: a volume
+// that hangs must not keep others.
+type place struct {
+	dir string // the path of a directory on the volume
+
+	mu    sync.Mutex
+	stage *stage // nil until it is needed
 }
 
 // idleAfter is how long no group must have been under way for the staging
@@ -42,7 +53,7 @@ func OpenTree(root string) (*Tree, error) {
 	if err != nil {
 		return nil, classifyAs("destination root", root, err)
 	}
-	t := &Tree{root: r, stages: map[volume]*stage{}}
+	t := &Tree{root: r, places: map[volume]*place{}}
 	top, err := t.walk(".")
 	if err != nil {
 		return nil, errors.Join(classifyAs("destination root", root, err), r.Close())
@@ -72,24 +83,32 @@ func makeRoot(p string) error {
 	return errors.Join(descriptor(f.Fd()).sync(), f.Close())
 }
 
-// Close removes the staging directories. Groups must have ended.
+// Close removes the staging directories. Groups must have ended; where the kernel
+// holds a call of one, what the call uses stays until the process ends, and the
+// staging directories until the next sweep.
 func (t *Tree) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.idle != nil {
 		t.idle.Stop()
 	}
+	if t.groups > 0 {
+		return nil
+	}
 	return errors.Join(t.tidy(), t.root.Close())
 }
 
-// tidy removes the staging directories. The caller holds the lock.
+// tidy removes the staging directories. The caller holds the lock, and no group is
+// under way.
 func (t *Tree) tidy() error {
 	var errs []error
 	for _, s := range t.made {
 		errs = append(errs, s.close())
 	}
 	t.made = nil
-	clear(t.stages)
+	for _, p := range t.places {
+		p.stage = nil
+	}
 	return errors.Join(errs...)
 }
 
@@ -129,21 +148,53 @@ func (t *Tree) walk(dir string) (descriptor, error) {
 	return own(f)
 }
 
-// stageFor gives the staging directory on d's file system. It lies in the
-// highest directory there that may be written to.
-func (t *Tree) stageFor(d *dir) (*stage, error) {
+// placeOf is the place of d's volume.
+func (t *Tree) placeOf(d *dir) *place {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s := t.stages[d.volume]; s != nil {
-		return s, nil
+	p := t.places[d.volume]
+	if p == nil {
+		p = &place{dir: d.path}
+		t.places[d.volume] = p
+	}
+	return p
+}
+
+// stageFor gives the staging directory on d's volume. It lies in the highest
+// directory there that may be written to.
+func (t *Tree) stageFor(d *dir) (*stage, error) {
+	p := t.placeOf(d)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stage != nil {
+		return p.stage, nil
 	}
 	s, err := makeStage(d)
 	if err != nil {
 		return nil, err
 	}
-	t.stages[d.volume] = s
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.stage = s
 	t.made = append(t.made, s)
 	return s, nil
+}
+
+// create makes a temporary file on d's volume. Should somebody have removed the
+// staging directory, another one is made.
+func (t *Tree) create(d *dir, mode uint32) (s *stage, name string, f descriptor, err error) {
+	for range 2 {
+		if s, err = t.stageFor(d); err != nil {
+			return nil, "", 0, err
+		}
+		name = s.temp()
+		f, err = s.dir.open(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, mode)
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		t.forget(d, s)
+	}
+	return s, name, f, err
 }
 
 func makeStage(d *dir) (*stage, error) {
@@ -156,10 +207,11 @@ func makeStage(d *dir) (*stage, error) {
 }
 
 // forget makes sure that a staging directory that is gone is not used again.
-func (t *Tree) forget(v volume, s *stage) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.stages[v] == s {
-		delete(t.stages, v)
+func (t *Tree) forget(d *dir, s *stage) {
+	p := t.placeOf(d)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stage == s {
+		p.stage = nil
 	}
 }

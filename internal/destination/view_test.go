@@ -132,12 +132,14 @@ func TestBucketView(t *testing.T) {
 	b := newBucket(t, srv)
 	g := b.Group(schemas.Settings{}, 2)
 	for output, content := range map[string]string{"d/same": ours, "other": strings.ToUpper(ours)} {
-		must(t, g.Write(0, output, int64(len(content)), sum([]byte(content)), func(w io.Writer) error {
+		must(t, g.Write(t.Context(), 0, output, int64(len(content)), sum([]byte(content)), func(w io.Writer) error {
 			_, err := io.WriteString(w, content)
 			return err
 		}))
 	}
-	g.Commit(func(_ int, err error) { t.Error(err) })
+	if codes := commit(g); len(codes) > 0 {
+		t.Error(codes)
+	}
 	before := stored(t, srv, b.name)
 	v, err := ViewBucket(b.store, b.name, "pre/fix")
 	must(t, err)

@@ -12,8 +12,8 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// CountItems counts the lines about items of one batch in the log in dir. It reads
-// the whole log.
+// CountItems counts the lines about what became of items of one batch in the log in
+// dir; attempts that were followed by others are left out. It reads the whole log.
 func CountItems(ctx context.Context, dir, batch string) (n int64, err error) {
 	f, err := os.Open(filepath.Join(dir, FileName))
 	if err != nil {
@@ -30,7 +30,7 @@ func CountItems(ctx context.Context, dir, batch string) (n int64, err error) {
 			continue
 		}
 		var r schemas.Record
-		if json.Unmarshal(line.text, &r) == nil && r.Batch == batch && r.Index != nil {
+		if json.Unmarshal(line.text, &r) == nil && r.Batch == batch && r.Index != nil && r.Action != schemas.ActionRestoreRetry {
 			n++
 		}
 	}

@@ -17,7 +17,8 @@ func TestCountItems(t *testing.T) {
 	index := int64(0)
 	_, err = l.Append(t.Context(), []schemas.Record{
 		{Action: schemas.ActionBatchRestore, Phase: schemas.PhaseStart, Batch: "a"},
-		{Action: schemas.ActionRestore, Batch: "a", Index: &index},
+		{Action: schemas.ActionRestoreRetry, Batch: "a", Index: &index, Attempt: 1},
+		{Action: schemas.ActionRestore, Batch: "a", Index: &index, Attempt: 2},
 		{Action: schemas.ActionRestoreFail, Batch: "a", Index: &index, Reason: `"batch":"b"`},
 		{Action: schemas.ActionRestore, Batch: "ab", Index: &index},
 		{Action: schemas.ActionRestore, Path: "/x"},

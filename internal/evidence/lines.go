@@ -24,10 +24,13 @@ func hashLine(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// stamp is what makes a line one of exhume's.
+// stamp is what makes a line one of exhume's, and the time and the batch that it
+// names.
 type stamp struct {
-	Prev string `json:"prev"`
-	Seq  int64  `json:"seq"`
+	Prev  string `json:"prev"`
+	Seq   int64  `json:"seq"`
+	TS    string `json:"ts"`
+	Batch string `json:"batch"`
 }
 
 // readStamp gives the stamp of a line; false for lines that exhume did not write.

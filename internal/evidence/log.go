@@ -18,6 +18,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/exhume/exhume/internal/failpoint"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -128,7 +129,7 @@ func (l *Log) open() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("open the evidence log: %w", err)
+		return fmt.Errorf("open the evidence log: %w (make its directory writable, or choose another with --evidence-dir)", err)
 	}
 	l.file = f
 	return nil
@@ -177,11 +178,13 @@ func (l *Log) encode(records []schemas.Record) schemas.EvidencePosition {
 func (l *Log) write() error {
 	_, err := l.file.Write(l.buf)
 	if err == nil {
+		failpoint.Here("evidence.appended")
 		err = l.file.Sync()
 	}
 	if err != nil {
 		return l.cutBack(err)
 	}
+	failpoint.Here("evidence.synced")
 	const keep = 8 << 20
 	if cap(l.buf) > keep {
 		l.buf = nil

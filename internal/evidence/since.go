@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 
@@ -20,22 +22,25 @@ import (
 // shorter, or when the line before the position is not the one it was taken
 // after (the log was rotated, replaced or changed). An error ends the sequence.
 func (l *Log) Since(ctx context.Context, pos schemas.EvidencePosition) iter.Seq2[schemas.Record, error] {
+	return since(ctx, l.path, pos)
+}
+
+// Records gives all of exhume's records in the log at path, as Since does, and only
+// reads. Where there is no file there are none.
+func Records(ctx context.Context, path string) iter.Seq2[schemas.Record, error] {
 	return func(yield func(schemas.Record, error) bool) {
-		for r, err := range l.since(ctx, pos) {
-			if err != nil {
-				err = fmt.Errorf("evidence log %s: %w", l.path, err)
-			}
-			if !yield(r, err) || err != nil {
+		for r, err := range since(ctx, path, schemas.EvidencePosition{}) {
+			if errors.Is(err, fs.ErrNotExist) || !yield(r, err) {
 				return
 			}
 		}
 	}
 }
 
-func (l *Log) since(ctx context.Context, pos schemas.EvidencePosition) iter.Seq2[schemas.Record, error] {
+func since(ctx context.Context, path string, pos schemas.EvidencePosition) iter.Seq2[schemas.Record, error] {
 	return func(yield func(schemas.Record, error) bool) {
-		fail := func(err error) { yield(schemas.Record{}, err) }
-		f, err := os.Open(l.path)
+		fail := func(err error) { yield(schemas.Record{}, fmt.Errorf("evidence log %s: %w", path, err)) }
+		f, err := os.Open(path)
 		if err != nil {
 			fail(err)
 			return

@@ -25,6 +25,11 @@ func (l *Log) refresh() error {
 		l.known = false
 	}
 	pos, err := l.repair(info.Size())
+	if err == nil && !l.known {
+		// A process that died may have written lines without syncing them, and they
+		// are relied on from here on.
+		err = l.file.Sync()
+	}
 	if err != nil {
 		return fmt.Errorf("evidence log %s: %w", l.path, err)
 	}

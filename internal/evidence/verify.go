@@ -16,6 +16,11 @@ type Report struct {
 	Lines   int64 `json:"lines"`
 	Records int64 `json:"records"`
 	Foreign int64 `json:"foreign"`
+	// Batches is how many batches exhume's lines are about; First and Last are when
+	// the first and the last of them were written.
+	Batches int    `json:"batches"`
+	First   string `json:"first,omitempty"`
+	Last    string `json:"last,omitempty"`
 	// Torn is the number of bytes after the last newline, which an append that
 	// was cut short has left and the next one will clear away.
 	Torn int64 `json:"torn"`
@@ -53,7 +58,7 @@ func Verify(path string, anchors ...schemas.EvidencePosition) (Report, error) {
 		return Report{}, fmt.Errorf("evidence log: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	v := verifier{report: Report{End: schemas.EvidencePosition{Prev: noLine}}}
+	v := verifier{report: Report{End: schemas.EvidencePosition{Prev: noLine}}, batches: map[string]bool{}}
 	v.anchors = slices.DeleteFunc(slices.Clone(anchors), func(p schemas.EvidencePosition) bool { return p.Offset == 0 })
 	slices.SortFunc(v.anchors, func(a, b schemas.EvidencePosition) int { return cmp.Compare(a.Offset, b.Offset) })
 	for l, err := range lines(f, 0) {
@@ -78,6 +83,7 @@ func Verify(path string, anchors ...schemas.EvidencePosition) (Report, error) {
 type verifier struct {
 	report  Report
 	anchors []schemas.EvidencePosition
+	batches map[string]bool
 	broken  *BrokenError
 	// lastOurs says whether the line before is exhume's.
 	lastOurs bool
@@ -102,7 +108,7 @@ func (v *verifier) next(l line) {
 	if v.broken != nil {
 		return
 	}
-	v.count(l, s.Seq, ours)
+	v.count(l, s, ours)
 	v.checkAnchors(l)
 }
 
@@ -140,12 +146,17 @@ func (v *verifier) settle(after stamp, ours bool) {
 	}
 }
 
-func (v *verifier) count(l line, seq int64, ours bool) {
+func (v *verifier) count(l line, s stamp, ours bool) {
 	r := &v.report
 	r.Lines++
 	if v.lastOurs = ours; ours {
 		r.Records++
-		r.End.Seq = seq
+		r.End.Seq = s.Seq
+		r.First, r.Last = cmp.Or(r.First, s.TS), s.TS
+		if s.Batch != "" && !v.batches[s.Batch] {
+			v.batches[s.Batch] = true
+			r.Batches++
+		}
 	} else {
 		r.Foreign++
 	}

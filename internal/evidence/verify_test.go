@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -110,7 +111,11 @@ func TestVerifyReportsATornLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Report{Lines: 8, Records: 6, Foreign: 2, Torn: 14, End: pos}
+	if _, err := time.Parse(time.RFC3339, got.First); err != nil || got.First > got.Last {
+		t.Errorf("written from %q to %q", got.First, got.Last)
+	}
+	got.First, got.Last = "", ""
+	want := Report{Lines: 8, Records: 6, Foreign: 2, Batches: 1, Torn: 14, End: pos}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

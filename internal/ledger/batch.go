@@ -79,6 +79,12 @@ func (l *Ledger) Create(ctx context.Context, b schemas.Batch, note Note) (s sche
 	}
 	err = l.inTx(ctx, func(t tx) error {
 		row, fresh, err := insertBatch(ctx, t, b)
+		if err == nil && fresh {
+			err = addEvent(ctx, t, row.no, &schemas.BatchEvent{
+				ID: ownID(b.ID, schemas.ChangeOpen), Batch: b.ID, Change: schemas.ChangeOpen, To: b.State, Reason: b.Reason,
+				By: b.Actor, Note: b.Note, At: row.CreatedAt,
+			})
+		}
 		if err != nil {
 			return fmt.Errorf("create batch %s: %w", b.ID, err)
 		}
@@ -95,8 +101,8 @@ func (l *Ledger) Create(ctx context.Context, b schemas.Batch, note Note) (s sche
 	return s, created && err == nil, err
 }
 
-// insertBatch inserts the batch and the event that it was opened, unless its id
-// is there, and gives the batch that is there then.
+// insertBatch inserts the batch, unless its id is there, and gives the batch that is
+// there then.
 func insertBatch(ctx context.Context, t tx, b schemas.Batch) (row batchRow, fresh bool, err error) {
 	text, err := controlText(&b)
 	if err != nil {
@@ -111,13 +117,7 @@ func insertBatch(ctx context.Context, t tx, b schemas.Batch) (row batchRow, fres
 		return row, false, err
 	}
 	row, err = batchByID(ctx, t, b.ID, "")
-	if err != nil || n == 0 {
-		return row, false, err
-	}
-	return row, true, addEvent(ctx, t, row.no, &schemas.BatchEvent{
-		ID: ownID(b.ID, schemas.ChangeOpen), Batch: b.ID, Change: schemas.ChangeOpen, To: b.State, Reason: b.Reason,
-		By: b.Actor, Note: b.Note, At: row.CreatedAt,
-	})
+	return row, n > 0 && err == nil, err
 }
 
 // Seal gives a batch its total and its manifest's digest. Sealing it again with
@@ -194,6 +194,9 @@ func (l *Ledger) End(ctx context.Context, ids []string, ready func(schemas.Summa
 				continue
 			}
 			if err := b.apply(ctx, t, schemas.ChangeComplete, at); err != nil {
+				return err
+			}
+			if err := dropKept(ctx, t, b); err != nil {
 				return err
 			}
 			ended = append(ended, b.Summary)

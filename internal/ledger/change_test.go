@@ -145,7 +145,7 @@ func TestTheFirstResultsBegin(t *testing.T) {
 		mustSeal(t, l, 9, "sealed", "paused")
 		mustChange(t, l, "paused", "p", schemas.ChangePause)
 		n := notebook{err: errors.New("disk full")}
-		if _, err := l.Record(t.Context(), sampleResults("sealed", 0, 1), n.note); !errors.Is(err, n.err) {
+		if _, err := l.Record(t.Context(), sampleResults("sealed", 0, 1), nil, n.note); !errors.Is(err, n.err) {
 			t.Error(err)
 		}
 		wantEvents(t, l.Reader, "sealed", "open open", "seal sealed")
@@ -199,7 +199,7 @@ func TestManyChangeOneBatch(t *testing.T) {
 					}
 					results := sampleResults(id, 0, 1)
 					results[0].Outcome = schemas.OutcomeCancelled
-					if _, err := l.Record(t.Context(), results, nil); err != nil {
+					if _, err := l.Record(t.Context(), results, nil, nil); err != nil {
 						t.Error(err)
 					}
 					if _, err := l.End(t.Context(), ids, func(s schemas.Summary) bool { return s.Complete() }, at(20), nil); err != nil {

@@ -46,10 +46,10 @@ func recordForEver(path string) error {
 		return err
 	}
 	for from := b.Counts.Done(); ; from += 70 {
-		note := func(fresh []schemas.Result) (schemas.EvidencePosition, error) {
+		note := func(fresh []schemas.Result, _ []schemas.Failure) (schemas.EvidencePosition, error) {
 			return schemas.EvidencePosition{Seq: fresh[len(fresh)-1].Index + 1}, nil
 		}
-		if _, err := l.Record(ctx, sampleResults("b1", from, 70), note); err != nil {
+		if _, err := l.Record(ctx, sampleResults("b1", from, 70), nil, note); err != nil {
 			return err
 		}
 		fmt.Println(from + 70)

@@ -56,7 +56,7 @@ func openForWriting(ctx context.Context, where string, migrate bool) (database, 
 	if isPostgres(where) {
 		return openPostgres(ctx, where, migrate)
 	}
-	return openSQLite(ctx, where)
+	return openSQLite(ctx, where, true)
 }
 
 // OpenReader opens the ledger at where (see OpenWith) for questions only, also

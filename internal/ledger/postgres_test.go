@@ -45,7 +45,7 @@ func TestManyCollectorsOnOneLedger(t *testing.T) {
 					results = append(results, sampleResults(ids[b], int64(g*size), size)...)
 				}
 				rand.Shuffle(len(results), func(i, j int) { results[i], results[j] = results[j], results[i] })
-				rec, err := l.Record(t.Context(), results, books[c].note)
+				rec, err := l.Record(t.Context(), results, nil, books[c].note)
 				if err != nil {
 					t.Error(err)
 					return
@@ -92,7 +92,7 @@ func TestSealingWhileAnotherCollectorRecords(t *testing.T) {
 	one, two := openLedger(t, where), openLedger(t, where)
 	mustCreate(t, one, "b1")
 	sealed := make(chan error, 1)
-	_, err := one.Record(t.Context(), sampleResults("b1", 5, 1), func([]schemas.Result) (schemas.EvidencePosition, error) {
+	_, err := one.Record(t.Context(), sampleResults("b1", 5, 1), nil, func([]schemas.Result, []schemas.Failure) (schemas.EvidencePosition, error) {
 		go func() {
 			_, err := two.Seal(context.WithoutCancel(t.Context()), "b1", 3, "", at(1))
 			sealed <- err
@@ -135,7 +135,7 @@ func TestAServerThatIsAway(t *testing.T) {
 		"Audit":       func(ctx context.Context) error { _, _, err := l.Audit(ctx, "b1"); return err },
 		"SetPosition": func(ctx context.Context) error { return l.SetPosition(ctx, n.position()) },
 		"Record": func(ctx context.Context) error {
-			_, err := l.Record(ctx, sampleResults("b1", 5, 10), n.note)
+			_, err := l.Record(ctx, sampleResults("b1", 5, 10), nil, n.note)
 			return err
 		},
 		"Open": func(ctx context.Context) error {
@@ -157,7 +157,7 @@ func TestAServerThatIsAway(t *testing.T) {
 	}
 
 	// It goes away while results are being noted: they were not recorded.
-	_, err := l.Record(t.Context(), sampleResults("b1", 10, 10), func([]schemas.Result) (schemas.EvidencePosition, error) {
+	_, err := l.Record(t.Context(), sampleResults("b1", 10, 10), nil, func([]schemas.Result, []schemas.Failure) (schemas.EvidencePosition, error) {
 		server.Kill()
 		return schemas.EvidencePosition{}, nil
 	})

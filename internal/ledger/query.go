@@ -8,6 +8,10 @@ import (
 	"math"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	driver "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -117,7 +121,19 @@ func (r *Reader) named(err error) error {
 	if err == nil || errors.Is(err, ErrNotFound) {
 		return err
 	}
+	if full(err) {
+		err = fmt.Errorf("%w; nothing of this was recorded: free space there, then start again", err)
+	}
 	return fmt.Errorf("ledger %s: %w", r.name, err)
+}
+
+// full says whether there is no room for what was to be written.
+func full(err error) bool {
+	if e, ok := errors.AsType[*driver.Error](err); ok {
+		return e.Code()&0xff == lib.SQLITE_FULL
+	}
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == "53100"
 }
 
 // Audit gives the counts that are kept of a batch, and its results, counted anew.

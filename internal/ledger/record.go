@@ -34,40 +34,49 @@ func (r resultRow) values(args []any) []any {
 
 // Recorded is what Record did.
 type Recorded struct {
-	// Batches are the batches that the results belong to, as they stand now,
-	// also those for which nothing was new.
+	// Batches are the batches that results and failures belong to, as they stand
+	// now, also those for which nothing was new.
 	Batches []schemas.Summary
-	// Fresh is the number of results that were new.
-	Fresh int
-	// Strays are results that belong to no item, and are not in the ledger: of
-	// a batch that does not exist, or with an index outside its batch.
-	Strays []schemas.Result
+	// Fresh and FreshFailures are the numbers of those that were new.
+	Fresh, FreshFailures int
+	// Strays and StrayFailures belong to no item, and are not in the ledger: they are
+	// of a batch that does not exist, or have an index outside their batch.
+	Strays        []schemas.Result
+	StrayFailures []schemas.Failure
 }
 
-// Record adds those of the results whose (batch, index) has none yet, counts
-// them, sets batches running whose first results they are, hands them to note in the order given, and keeps the position that note
-// returns: all of it or, on an error, nothing. The results may be of several
-// batches, also of ended ones, and may repeat each other. When none is new, note
-// is not called; it may be nil. Its error comes back as it is.
-//
-// note runs inside the transaction, as the last thing before it is committed,
-// and must neither change what it is given nor call methods that write to this
-// ledger.
-func (l *Ledger) Record(ctx context.Context, results []schemas.Result,
-	note func(fresh []schemas.Result) (schemas.EvidencePosition, error)) (rec Recorded, err error) {
+// NoteFresh is as Note, of what Record is about to commit, in the order given. It
+// must not change it either.
+type NoteFresh = func(results []schemas.Result, failures []schemas.Failure) (schemas.EvidencePosition, error)
+
+// Record adds those of the results whose (batch, index) has none yet, and those of
+// the failures whose (batch, index, number) is not there yet. It counts the results,
+// sets batches running whose first ones they are, hands what was new to note, and
+// keeps the position that note returns: all of it or, on an error, nothing. Both may
+// be of several batches, also of ended ones, and may repeat each other. What is of
+// a batch that was cancelled or aborted is dropped. When nothing is new, note is not
+// called; it may be nil. Its error comes back as it is.
+func (l *Ledger) Record(ctx context.Context, results []schemas.Result, failures []schemas.Failure, note NoteFresh) (rec Recorded, err error) {
 	err = l.inTx(ctx, func(t tx) error {
 		r := recording{tx: t, lock: l.db.dialect().lockRow, batches: map[string]*touched{}}
-		if err := r.add(ctx, results); err != nil {
+		err := r.lockBatches(ctx, results, failures)
+		if err == nil {
+			err = r.addFailures(ctx, failures)
+		}
+		if err == nil {
+			err = r.add(ctx, results)
+		}
+		if err != nil {
 			return l.named(fmt.Errorf("record results: %w", err))
 		}
-		rec = Recorded{Fresh: len(r.fresh), Strays: r.strays}
+		rec = Recorded{Fresh: len(r.fresh), FreshFailures: len(r.failures), Strays: r.strays, StrayFailures: r.strayFailures}
 		for _, b := range r.order {
 			rec.Batches = append(rec.Batches, b.Summary)
 		}
-		if len(r.fresh) == 0 || note == nil {
+		if len(r.fresh)+len(r.failures) == 0 || note == nil {
 			return nil
 		}
-		pos, err := note(r.freshOf(results))
+		pos, err := note(r.freshOf(results), r.failures)
 		if err != nil {
 			return err
 		}
@@ -79,7 +88,7 @@ func (l *Ledger) Record(ctx context.Context, results []schemas.Result,
 	return rec, nil
 }
 
-// touched is a batch that some of the results belong to, and what they add.
+// touched is a batch that is recorded of, and what its results add.
 type touched struct {
 	batchRow
 	delta schemas.Counts
@@ -93,12 +102,11 @@ type recording struct {
 	order   []*touched
 	fresh   []resultRow
 	strays  []schemas.Result
+	// failures are those that were new.
+	failures, strayFailures []schemas.Failure
 }
 
 func (r *recording) add(ctx context.Context, results []schemas.Result) error {
-	if err := r.lockBatches(ctx, results); err != nil {
-		return err
-	}
 	rows := make([]resultRow, 0, len(results))
 	for i := range results {
 		b := r.batches[results[i].Batch]
@@ -106,8 +114,8 @@ func (r *recording) add(ctx context.Context, results []schemas.Result) error {
 			r.strays = append(r.strays, results[i])
 			continue
 		}
-		if b.State == schemas.StateCancelled || b.State == schemas.StateAborted {
-			continue // its items are those that had a result when it ended
+		if b.cut() {
+			continue
 		}
 		row, err := newRow(b.no, &results[i])
 		if err != nil {
@@ -140,17 +148,22 @@ func jsonText(v any) (string, error) {
 	return string(text), err
 }
 
-// lockBatches finds the batches that the results belong to, and keeps other
-// processes from recording results of them. Everybody locks in the order of the
-// ids, so that nobody waits in a circle.
-func (r *recording) lockBatches(ctx context.Context, results []schemas.Result) error {
+// lockBatches finds the batches that all this belongs to, and keeps other processes
+// from recording of them. Everybody locks in the order of the ids, so that nobody
+// waits in a circle.
+func (r *recording) lockBatches(ctx context.Context, results []schemas.Result, failures []schemas.Failure) error {
 	var ids []string
-	for i := range results {
-		id := results[i].Batch
+	want := func(id string) {
 		if _, ok := r.batches[id]; !ok {
 			r.batches[id] = nil
 			ids = append(ids, id)
 		}
+	}
+	for i := range results {
+		want(results[i].Batch)
+	}
+	for i := range failures {
+		want(failures[i].Batch)
 	}
 	for _, id := range slices.Sorted(slices.Values(ids)) {
 		row, err := batchByID(ctx, r.tx, id, r.lock)
@@ -171,6 +184,12 @@ func (r *recording) lockBatches(ctx context.Context, results []schemas.Result) e
 // has says whether the batch has an item with this index, as far as is known.
 func (b *touched) has(index int64) bool {
 	return index >= 0 && (b.SealedAt.IsZero() || index < b.Total)
+}
+
+// cut says whether nothing is recorded of the batch any more: its items are those
+// that had a result when it ended.
+func (b *touched) cut() bool {
+	return b.State == schemas.StateCancelled || b.State == schemas.StateAborted
 }
 
 func (r *recording) keep(row resultRow) {

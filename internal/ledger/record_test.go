@@ -20,7 +20,7 @@ type notebook struct {
 	err   error
 }
 
-func (n *notebook) note(fresh []schemas.Result) (schemas.EvidencePosition, error) {
+func (n *notebook) note(fresh []schemas.Result, _ []schemas.Failure) (schemas.EvidencePosition, error) {
 	n.calls++
 	if n.err != nil {
 		return schemas.EvidencePosition{}, n.err
@@ -35,7 +35,7 @@ func (n *notebook) position() schemas.EvidencePosition {
 
 func mustRecord(t testing.TB, l *Ledger, n *notebook, results []schemas.Result) Recorded {
 	t.Helper()
-	rec, err := l.Record(context.Background(), results, n.note)
+	rec, err := l.Record(context.Background(), results, nil, n.note)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,12 +169,12 @@ func TestARecordingThatFailsLeavesNothing(t *testing.T) {
 		before := n.position()
 
 		n.err = errors.New("disk full")
-		if rec, err := l.Record(t.Context(), sampleResults("b1", 30, 100), n.note); !errors.Is(err, n.err) || rec.Batches != nil {
+		if rec, err := l.Record(t.Context(), sampleResults("b1", 30, 100), nil, n.note); !errors.Is(err, n.err) || rec.Batches != nil {
 			t.Errorf("got %+v and %v, want only the error of note", rec, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := l.Record(ctx, sampleResults("b1", 30, 100), n.note); !errors.Is(err, context.Canceled) {
+		if _, err := l.Record(ctx, sampleResults("b1", 30, 100), nil, n.note); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want the context's error", err)
 		}
 		if got := mustAudit(t, l.Reader, "b1").Done(); got != 60 {
@@ -287,7 +287,7 @@ func TestReadersAndWritersAtOnce(t *testing.T) {
 				for g := range groups {
 					// Every result comes from two writers.
 					from := int64((w/2*groups + g) * size)
-					if _, err := l.Record(t.Context(), sampleResults("b1", from, size), nil); err != nil {
+					if _, err := l.Record(t.Context(), sampleResults("b1", from, size), nil, nil); err != nil {
 						t.Error(err)
 					}
 				}
@@ -315,7 +315,7 @@ func BenchmarkRecord(b *testing.B) {
 func benchmarkRecord(b *testing.B, k kind, size int64, repeat int) {
 	l := k.open(b)
 	mustCreate(b, l, "b1")
-	note := func([]schemas.Result) (schemas.EvidencePosition, error) {
+	note := func([]schemas.Result, []schemas.Failure) (schemas.EvidencePosition, error) {
 		return schemas.EvidencePosition{Offset: 1}, nil
 	}
 	var index int64
@@ -325,7 +325,7 @@ func benchmarkRecord(b *testing.B, k kind, size int64, repeat int) {
 		index += size
 		b.StartTimer()
 		for range repeat {
-			if _, err := l.Record(context.Background(), group, note); err != nil {
+			if _, err := l.Record(context.Background(), group, nil, note); err != nil {
 				b.Fatal(err)
 			}
 		}

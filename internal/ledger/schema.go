@@ -8,7 +8,7 @@ import (
 )
 
 // schemaVersion is the number of the last migration.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // schemaState is what a ledger's schema is: version 0 where there is none.
 //

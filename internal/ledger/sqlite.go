@@ -28,8 +28,8 @@ type sqlite struct {
 	insertOne  *sql.Stmt
 }
 
-// openSQLite opens the file for writing and brings it up to date.
-func openSQLite(ctx context.Context, path string) (_ *sqlite, err error) {
+// openSQLite opens the file for writing, and brings it up to date if that is wanted.
+func openSQLite(ctx context.Context, path string, migrate bool) (_ *sqlite, err error) {
 	s, err := newSQLite(path, true)
 	if err != nil {
 		return nil, err
@@ -43,13 +43,16 @@ func openSQLite(ctx context.Context, path string) (_ *sqlite, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := state.checkCompatible(); err != nil {
-		return nil, err
+	switch {
+	case !migrate:
+		err = state.check()
+	case state.version < schemaVersion:
+		_, err = migrateUp(ctx, s)
+	default:
+		err = state.checkCompatible()
 	}
-	if state.version < schemaVersion {
-		if _, err := migrateUp(ctx, s); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	if s.insertMany, err = s.w.PrepareContext(ctx, insertSQL(insertRows)); err != nil {
 		return nil, err

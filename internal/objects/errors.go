@@ -170,6 +170,8 @@ func kindOfStatus(status int) Kind {
 		return Unsupported
 	case status == http.StatusInsufficientStorage:
 		return Full
+	case status < 300: // no error, and nothing that was asked for
+		return Failing
 	case status == http.StatusRequestTimeout, status == http.StatusConflict, status == http.StatusTooManyRequests, status >= 500:
 		return Failing
 	}

@@ -371,7 +371,7 @@ func TestVirtualStyle(t *testing.T) {
 	if err := u.Complete(ctx, true); !Is(err, Taken) {
 		t.Errorf("complete again: %v", err)
 	}
-	u.Abort()
+	u.Abort(t.Context())
 	if got, _, err := read(ctx, r, URL(bucket, "p/large")); sum(got) != sum(large) || err != nil {
 		t.Errorf("large: %d bytes, %v", len(got), err)
 	}

@@ -80,12 +80,19 @@ func (r *Reader) Close() error {
 	return errors.Join(errs...)
 }
 
-// Ping says with CodeArchiveDown that nobody answers at the endpoint of a source.
-// What else may be wrong there is for the items to say.
+// Ping says with CodeArchiveDown that a source does not work: nobody answers at its
+// endpoint by the deadline of ctx, or it is overloaded or broken. What else may be
+// wrong there is for the items to say.
 func (r *Reader) Ping(ctx context.Context) error {
 	for _, s := range r.sources {
-		if err := s.Store.CheckBucket(ctx, s.Bucket); Is(err, Away) || ctx.Err() != nil {
-			return classify(err)
+		err := s.Store.CheckBucket(ctx, s.Bucket)
+		switch source := URL(s.Bucket, s.Prefix); {
+		case Is(err, Away), Is(err, Failing):
+			return fault.New(schemas.CodeArchiveDown, "source %s: %w", source, err)
+		case errors.Is(err, context.DeadlineExceeded):
+			return fault.New(schemas.CodeArchiveDown, "source %s: its server does not answer in time", source)
+		case errors.Is(err, context.Canceled):
+			return err
 		}
 	}
 	return nil
@@ -217,12 +224,12 @@ func (c *classified) Read(p []byte) (int, error) {
 func classify(err error) error {
 	e, ok := errors.AsType[*Error](err)
 	switch {
+	case ok: // though its cause may be a timeout, which looks like that of a context
+		return fault.New(artifactCode(e.Kind), "artifact's object: %w", err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
-	case !ok: // a file's
-		return fault.New(schemas.CodeArchiveError, "reading an artifact: %w", err)
 	}
-	return fault.New(artifactCode(e.Kind), "artifact's object: %w", err)
+	return fault.New(schemas.CodeArchiveError, "reading an artifact: %w", err) // a file's
 }
 
 func artifactCode(k Kind) schemas.Code {

@@ -116,7 +116,7 @@ func Open(cfg Config) (*Store, error) {
 	client, err := minio.NewCore(endpoint.Host, &minio.Options{
 		Creds:        credentials.NewStaticV4(cfg.AccessKey, cfg.SecretKey, cfg.SessionToken),
 		Secure:       endpoint.Scheme == "https",
-		Transport:    s.transport,
+		Transport:    brief{s.transport},
 		Region:       cfg.Region,
 		BucketLookup: lookup,
 		MaxRetries:   tries,

@@ -17,9 +17,6 @@ const (
 	MaxParts = 10_000
 )
 
-// abortTimeout bounds how long an upload that failed is tidied up.
-const abortTimeout = 10 * time.Second
-
 // Upload writes an object in parts. Nothing of it is visible before Complete.
 // It ends with Complete or Abort; if Complete fails, Abort is still needed.
 type Upload struct {
@@ -65,9 +62,7 @@ func (u *Upload) Complete(ctx context.Context, onlyNew bool) error {
 }
 
 // Abort drops what was uploaded. Where that fails, Sweep does it another day.
-func (u *Upload) Abort() {
-	ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
-	defer cancel()
+func (u *Upload) Abort(ctx context.Context) {
 	_ = u.store.client.AbortMultipartUpload(ctx, u.bucket, u.key, u.id)
 }
 

@@ -59,11 +59,15 @@ func Redact(url string) string {
 	if !ok {
 		scheme, rest = "", url
 	}
-	if i := strings.IndexAny(rest, "?#"); i >= 0 {
-		rest = rest[:i] + rest[i:i+1] + "***"
+	at, query := strings.LastIndexByte(rest, '@'), strings.IndexAny(rest, "?#")
+	if query >= 0 {
+		rest = rest[:query+1] + "***"
 	}
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		rest = "***" + rest[i:]
+	switch {
+	case query >= 0 && at > query: // it is in the query, or that began in a password
+		rest = "***"
+	case at >= 0:
+		rest = "***" + rest[at:]
 	}
 	if ok {
 		return scheme + "://" + rest

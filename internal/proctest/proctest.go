@@ -29,8 +29,9 @@ type Process struct {
 	ready   func(context.Context) error
 
 	mu     sync.Mutex
-	cmd    *exec.Cmd     // nil while it does not run
+	cmd    *exec.Cmd     // nil before the first start
 	ended  chan struct{} // closed when it has
+	err    error         // of its end, once ended is closed
 	output log
 }
 
@@ -61,7 +62,7 @@ func (p *Process) Start() error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			_ = cmd.Wait()
+			p.err = cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
@@ -108,13 +109,38 @@ func (p *Process) runs() bool {
 func (p *Process) End(signal syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cmd == nil {
-		return
+	if p.runs() {
+		_ = p.cmd.Process.Signal(signal)
+		<-p.ended
 	}
-	_ = p.cmd.Process.Signal(signal)
-	<-p.ended
-	p.cmd = nil
 }
+
+// Wait waits until the program, which was started, has ended, and gives its error,
+// nil for exit code 0, or that of the context when that ended first.
+func (p *Process) Wait(ctx context.Context) error {
+	p.mu.Lock()
+	ended := p.ended
+	p.mu.Unlock()
+	select {
+	case <-ended:
+		return p.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Pid is the process's number, 0 while it does not run.
+func (p *Process) Pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.runs() {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
+// Output is what the program has printed since it was last started.
+func (p *Process) Output() string { return p.output.text() }
 
 // Freeze stops the program, without ending its connections, until Thaw. When it
 // returns, none of the program's threads runs any more; processes that the

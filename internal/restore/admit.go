@@ -3,7 +3,9 @@ package restore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
@@ -51,7 +53,7 @@ func (r *run) wants(ctx context.Context, i int) (bool, error) {
 	if r.overwrite == schemas.OverwriteAlways {
 		return true, nil
 	}
-	same, modified, err := r.group.Compare(ctx, i, d.Output, a.Size, a.SHA256)
+	same, modified, err := r.compare(ctx, i, d.Output, a)
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
@@ -65,6 +67,20 @@ func (r *run) wants(ctx context.Context, i int) (bool, error) {
 		d.Outcome = schemas.OutcomeUnchanged
 	}
 	return false, nil
+}
+
+func (r *run) compare(ctx context.Context, i int, output string, a schemas.Artifact) (same bool, modified time.Time, err error) {
+	type standing struct {
+		same     bool
+		modified time.Time
+	}
+	s, err := limited(ctx, r.itemTimeout, func(ctx context.Context) (s standing, err error) {
+		s.same, s.modified, err = r.group.Compare(ctx, i, output, a.Size, a.SHA256)
+		return s, err
+	}, func() string {
+		return fmt.Sprintf("tombstone %q: comparing its %d bytes with what stands under output %q", a.Tombstone, a.Size, output)
+	})
+	return s.same, s.modified, err
 }
 
 func notFound(tombstone string) error {

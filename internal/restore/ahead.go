@@ -3,6 +3,7 @@ package restore
 import (
 	"bytes"
 	"context"
+	"io"
 	"math"
 	"slices"
 	"time"
@@ -28,12 +29,15 @@ func (r *run) writeAway(ctx context.Context, wanting []int) error {
 	if err := r.memory.Acquire(ctx, cost); err != nil {
 		return err
 	}
-	defer r.memory.Release(cost)
-
 	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	memory := lend(func() {
+		buffers.Put(buf)
+		r.memory.Release(cost)
+	})
+	defer memory.release()
+
 	start := time.Now()
-	content, err := r.fetch(ctx, a, (*buf)[:0])
+	content, err := r.fetch(ctx, a, (*buf)[:0], memory)
 	read := since(start)
 	for _, i := range wanting {
 		r.done[i].Durations.Read += read
@@ -42,7 +46,7 @@ func (r *run) writeAway(ctx context.Context, wanting []int) error {
 		return r.judge(wanting, err)
 	}
 	*buf = content
-	return r.stage(ctx, wanting, content, time.Now())
+	return r.stage(ctx, wanting, content, time.Now(), memory)
 }
 
 // fetchCost is what fetching a small artifact may hold: its stream and its
@@ -51,11 +55,16 @@ func (r *run) fetchCost(a schemas.Artifact) int64 {
 	return min(r.windowCost(a)+max(a.Size, 0)+1, r.capacity)
 }
 
-// fetch reads the content of a small artifact into dst, up to one byte more than
-// declared.
-func (r *run) fetch(ctx context.Context, a schemas.Artifact, dst []byte) ([]byte, error) {
-	// With room for one more read it need not grow to see the end.
-	content := bytes.NewBuffer(slices.Grow(dst, int(max(a.Size, 0))+1+bytes.MinRead))
-	_, _, err := r.stream(ctx, a, content)
-	return content.Bytes(), err
+// fetch reads the content of a small artifact into dst, which is lent, up to one
+// byte more than declared.
+func (r *run) fetch(ctx context.Context, a schemas.Artifact, dst []byte, lent *loan) ([]byte, error) {
+	var had progress
+	lent.share()
+	return limited(ctx, r.itemTimeout, func(ctx context.Context) ([]byte, error) {
+		defer lent.release()
+		// With room for one more read it need not grow to see the end.
+		content := bytes.NewBuffer(slices.Grow(dst, int(max(a.Size, 0))+1+bytes.MinRead))
+		_, _, err := r.stream(ctx, a, io.MultiWriter(content, &had))
+		return content.Bytes(), err
+	}, func() string { return had.of(a) })
 }

@@ -65,9 +65,9 @@ type committing struct {
 	before func()
 }
 
-func (c committing) Commit(failed func(slot int, err error)) {
+func (c committing) Commit(ctx context.Context, settled func(slot int, err error)) {
 	c.before()
-	c.Group.Commit(failed)
+	c.Group.Commit(ctx, settled)
 }
 
 // intoBucket opens the bucket anew for each group. A server that says nothing for

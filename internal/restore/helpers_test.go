@@ -24,7 +24,12 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if order := os.Getenv(largeChild); order != "" {
+		runLargeChild(order)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -4,9 +4,8 @@
 package restore
 
 import (
-	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"runtime"
@@ -40,13 +39,16 @@ type Group interface {
 	// Compare says whether this content stands under output, and since when;
 	// fs.ErrNotExist when nothing does. What is the same is the group's from
 	// then on, to be made durable by Commit.
+	//
+	// This and the others end with their context, unless the kernel holds them.
+	// Then the group may end before them.
 	Compare(ctx context.Context, slot int, output string, size int64, sha256 string) (same bool, modified time.Time, err error)
 	// Write stages a file whose content fill writes.
-	Write(slot int, output string, size int64, sha256 string, fill func(io.Writer) error) error
-	// Commit places the staged files, makes all durable and names those that
-	// could not be.
-	Commit(failed func(slot int, err error))
-	// Abort drops them.
+	Write(ctx context.Context, slot int, output string, size int64, sha256 string, fill func(io.Writer) error) error
+	// Commit places the staged files and makes all durable. It calls settled once
+	// for each file, from several goroutines: without an error it is in its place.
+	Commit(ctx context.Context, settled func(slot int, err error))
+	// Abort drops them. It ends by itself.
 	Abort()
 }
 
@@ -76,6 +78,7 @@ type Restorer struct {
 	small, chunk int64
 	threads      int
 	fetches      int
+	itemTimeout  time.Duration
 	synced       func(time.Duration)
 }
 
@@ -90,6 +93,11 @@ type Config struct {
 	// Fetches is how many small artifacts of a group that lie elsewhere are
 	// waited for at a time (default DefaultFetches).
 	Fetches int
+	// ItemTimeout bounds each step of an item that may hang: comparing, streaming,
+	// placing it (default DefaultItemTimeout). The item is given up then, alone, and
+	// has failed with CodeItemTimeout; waiting for memory does not count. It also
+	// bounds what is done for many items together.
+	ItemTimeout time.Duration
 	// Synced, if set, is told how long it took to make a group durable. It is
 	// called by several goroutines and must return at once.
 	Synced func(took time.Duration)
@@ -106,6 +114,9 @@ func New(source Source, decode Decode, newGroup NewGroup, cfg Config) *Restorer 
 	if cfg.Fetches == 0 {
 		cfg.Fetches = DefaultFetches
 	}
+	if cfg.ItemTimeout == 0 {
+		cfg.ItemTimeout = DefaultItemTimeout
+	}
 	if cfg.Synced == nil {
 		cfg.Synced = func(time.Duration) {}
 	}
@@ -114,7 +125,7 @@ func New(source Source, decode Decode, newGroup NewGroup, cfg Config) *Restorer 
 		source: source, decode: decode, newGroup: newGroup,
 		memory: semaphore.NewWeighted(memory), capacity: memory,
 		small: memory / 256, chunk: memory / 16,
-		threads: cfg.Threads, fetches: cfg.Fetches, synced: cfg.Synced,
+		threads: cfg.Threads, fetches: cfg.Fetches, itemTimeout: cfg.ItemTimeout, synced: cfg.Synced,
 	}
 }
 
@@ -139,7 +150,7 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 		done[i].Target = target(s.Root, items[i].Output)
 		tombstones[i] = items[i].Tombstone
 	}
-	group, err := r.newGroup(s, len(items))
+	group, err := r.begin(ctx, s, len(items))
 	if err != nil {
 		for i := range done {
 			if err := judge(&done[i], err); err != nil {
@@ -148,9 +159,9 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 		}
 		return done, nil
 	}
-	found, err := r.source.Lookup(ctx, tombstones)
+	found, err := r.lookup(ctx, tombstones)
 	if err != nil {
-		group.Abort()
+		abort(group)
 		return nil, err
 	}
 	lookup := since(start)
@@ -161,14 +172,12 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 		err = run.write(ctx, wanted)
 	}
 	if err != nil {
-		group.Abort()
+		abort(group)
 		return nil, err
 	}
 	commit := time.Now()
-	var away error
-	group.Commit(func(slot int, err error) { away = cmp.Or(away, judge(&done[slot], err)) })
-	if away != nil {
-		return nil, away
+	if err := run.commit(ctx); err != nil {
+		return nil, err
 	}
 	r.synced(time.Since(commit))
 	written := since(commit)
@@ -176,6 +185,25 @@ func (r *Restorer) Restore(ctx context.Context, s schemas.Settings, items []sche
 		done[i].Durations.Write += written
 	}
 	return done, nil
+}
+
+// begin begins a group.
+func (r *Restorer) begin(ctx context.Context, s schemas.Settings, n int) (Group, error) {
+	return limited(ctx, r.itemTimeout, func(ctx context.Context) (Group, error) {
+		g, err := r.newGroup(s, n)
+		if err == nil && ctx.Err() != nil { // nobody waits for it any more
+			g.Abort()
+			return nil, ctx.Err()
+		}
+		return g, err
+	}, func() string { return fmt.Sprintf("opening the destination %q", s.Root) })
+}
+
+// lookup finds many tombstones.
+func (r *Restorer) lookup(ctx context.Context, tombstones []string) (map[string]schemas.Artifact, error) {
+	return limited(ctx, r.itemTimeout, func(ctx context.Context) (map[string]schemas.Artifact, error) {
+		return r.source.Lookup(ctx, tombstones)
+	}, func() string { return fmt.Sprintf("looking %d tombstones up", len(tombstones)) })
 }
 
 // target is the whole name of an output: a path, or the URL of an object.
@@ -197,7 +225,7 @@ func withoutBytes(a schemas.Artifact) error {
 // needs is away, or the context has ended. Then it gives err back, which ends the
 // group.
 func judge(d *schemas.Result, err error) error {
-	if fault.CodeOf(err).Class() == schemas.ClassBackendDown || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if fault.CodeOf(err).Class() == schemas.ClassBackendDown || isContextError(err) {
 		return err
 	}
 	fail(d, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
@@ -88,10 +89,11 @@ func (r *run) writeSmall(ctx context.Context, chunk [][]int, stored int64) (grow
 	if err := r.memory.Acquire(ctx, cost); err != nil {
 		return nil, err
 	}
-	defer r.memory.Release(cost)
+	memory := lend(func() { r.memory.Release(cost) })
+	defer memory.release()
 
 	start := time.Now()
-	blobs, tooLong, err := r.readBlobs(ctx, chunk, stored)
+	blobs, tooLong, err := r.readBlobs(ctx, chunk, stored, memory)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +111,7 @@ func (r *run) writeSmall(ctx context.Context, chunk [][]int, stored int64) (grow
 	}
 	return grown, spread(ctx, r.threads, fits, func(ctx context.Context, wanting []int) error {
 		if blob, ok := blobs[r.artifacts[wanting[0]].ID]; ok {
-			return r.writeBlob(ctx, wanting, blob)
+			return r.writeBlob(ctx, wanting, blob, memory)
 		}
 		return r.each(ctx, wanting, r.vanished)
 	})
@@ -125,59 +127,79 @@ func (r *run) smallCost(chunk [][]int, stored int64) int64 {
 	return min(stored+int64(min(r.threads, len(chunk)))*(largest+1), r.capacity)
 }
 
-// readBlobs reads the stored bytes of artifacts into one buffer of so many bytes.
-func (r *run) readBlobs(ctx context.Context, chunk [][]int, stored int64) (blobs map[string][]byte, tooLong map[string]bool, err error) {
+// readBlobs reads the stored bytes of artifacts into one buffer of so many bytes,
+// which are lent.
+func (r *run) readBlobs(ctx context.Context, chunk [][]int, stored int64, lent *loan) (blobs map[string][]byte, tooLong map[string]bool, err error) {
 	ids := make([]string, len(chunk))
 	for k, wanting := range chunk {
 		ids[k] = r.artifacts[wanting[0]].ID
 	}
-	blobs, tooLong = make(map[string][]byte, len(ids)), map[string]bool{}
-	buf := make([]byte, 0, stored)
-	err = r.source.Blobs(ctx, ids, func(id string, blob []byte) error {
-		at := len(buf)
-		if at+len(blob) > cap(buf) {
-			tooLong[id] = true
+	type bulk struct {
+		blobs   map[string][]byte
+		tooLong map[string]bool
+	}
+	lent.share()
+	b, err := limited(ctx, r.itemTimeout, func(ctx context.Context) (bulk, error) {
+		defer lent.release()
+		b := bulk{make(map[string][]byte, len(ids)), map[string]bool{}}
+		buf := make([]byte, 0, stored)
+		err := r.source.Blobs(ctx, ids, func(id string, blob []byte) error {
+			at := len(buf)
+			if at+len(blob) > cap(buf) {
+				b.tooLong[id] = true
+				return nil
+			}
+			buf = append(buf, blob...)
+			b.blobs[id] = buf[at:]
 			return nil
-		}
-		buf = append(buf, blob...)
-		blobs[id] = buf[at:]
-		return nil
-	})
-	return blobs, tooLong, err
+		})
+		return b, err
+	}, func() string { return fmt.Sprintf("reading %d artifacts of %d bytes together", len(ids), stored) })
+	return b.blobs, b.tooLong, err
 }
 
 // writeBlob stages the items that want one artifact, whose stored bytes are in
-// memory. The error means that the destination is away or the context has ended.
-func (r *run) writeBlob(ctx context.Context, wanting []int, blob []byte) error {
+// memory that is lent. The error means that the destination is away or the context
+// has ended.
+func (r *run) writeBlob(ctx context.Context, wanting []int, blob []byte, lent *loan) error {
 	start := time.Now()
 	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
+	lent.share()
+	memory := lend(func() {
+		buffers.Put(buf)
+		lent.release()
+	})
+	defer memory.release()
 	content, err := r.decode(r.artifacts[wanting[0]], blob, (*buf)[:0])
 	if err != nil {
 		return r.judge(wanting, err)
 	}
 	*buf = content
-	return r.stage(ctx, wanting, content, start)
+	return r.stage(ctx, wanting, content, start, memory)
 }
 
-// stage checks a content, whose decoding began at start, and stages it for each
-// item that wants it. The error means that the destination is away or the context
-// has ended.
-func (r *run) stage(ctx context.Context, wanting []int, content []byte, start time.Time) error {
+// stage checks a content, whose decoding began at start and whose memory is lent,
+// and stages it for each item that wants it. The error means that the destination is
+// away or the context has ended.
+func (r *run) stage(ctx context.Context, wanting []int, content []byte, start time.Time, lent *loan) error {
 	sum := sha256.Sum256(content)
 	decode := since(start)
-	return r.each(ctx, wanting, func(_ context.Context, i int) error {
+	return r.each(ctx, wanting, func(ctx context.Context, i int) error {
 		d, a := &r.done[i], r.artifacts[i]
 		if err := check(a, int64(len(content)), sum[:]); err != nil {
 			fail(d, err)
 			return nil
 		}
 		d.Durations.Decode = decode
-		start := time.Now()
-		err := r.group.Write(i, d.Output, a.Size, a.SHA256, func(w io.Writer) error {
-			_, err := w.Write(content)
-			return err
-		})
+		start, output := time.Now(), d.Output
+		lent.share()
+		_, err := limited(ctx, r.itemTimeout, func(ctx context.Context) (struct{}, error) {
+			defer lent.release()
+			return struct{}{}, r.group.Write(ctx, i, output, a.Size, a.SHA256, func(w io.Writer) error {
+				_, err := w.Write(content)
+				return err
+			})
+		}, func() string { return fmt.Sprintf("tombstone %q: writing its %d bytes", a.Tombstone, a.Size) })
 		d.Durations.Write = since(start)
 		if err != nil {
 			return judge(d, err)
@@ -210,19 +232,21 @@ func (r *run) writeLarge(ctx context.Context, i int) error {
 	if err := r.memory.Acquire(ctx, cost); err != nil {
 		return err
 	}
-	defer r.memory.Release(cost)
-
-	start := time.Now()
-	var reading time.Duration
-	err := r.group.Write(i, d.Output, a.Size, a.SHA256, func(w io.Writer) error {
-		h := sha256.New()
-		n, took, err := r.stream(ctx, a, io.MultiWriter(w, h))
-		reading = took
-		if err != nil {
-			return err
-		}
-		return check(a, n, h.Sum(nil))
-	})
+	var had progress
+	start, output := time.Now(), d.Output
+	reading, err := limited(ctx, r.itemTimeout, func(ctx context.Context) (reading time.Duration, err error) {
+		defer r.memory.Release(cost)
+		err = r.group.Write(ctx, i, output, a.Size, a.SHA256, func(w io.Writer) error {
+			h := sha256.New()
+			n, took, err := r.stream(ctx, a, io.MultiWriter(w, h, &had))
+			reading = took
+			if err != nil {
+				return err
+			}
+			return check(a, n, h.Sum(nil))
+		})
+		return reading, err
+	}, func() string { return had.of(a) })
 	d.Durations.Decode = float64(reading.Microseconds()) / 1000
 	d.Durations.Write = since(start) - d.Durations.Decode
 	switch {
@@ -246,7 +270,7 @@ func (r *run) stream(ctx context.Context, a schemas.Artifact, w io.Writer) (n in
 			err = cerr
 		}
 	}()
-	n, err = io.Copy(w, io.LimitReader(&timed{r: content, spent: &reading}, a.Size+1))
+	n, err = io.Copy(w, io.LimitReader(&timed{ctx: ctx, r: content, spent: &reading}, a.Size+1))
 	return n, reading, err
 }
 
@@ -254,9 +278,9 @@ func (r *run) stream(ctx context.Context, a schemas.Artifact, w io.Writer) (n in
 // that another look-up gives.
 func (r *run) vanished(ctx context.Context, i int) error {
 	d := &r.done[i]
-	found, err := r.source.Lookup(ctx, []string{d.Tombstone})
+	found, err := r.lookup(ctx, []string{d.Tombstone})
 	if err != nil {
-		return err
+		return judge(d, err)
 	}
 	switch a, ok := found[d.Tombstone]; {
 	case !ok:

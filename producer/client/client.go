@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/exhume/exhume/internal/broker"
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/producer"
 	"github.com/exhume/exhume/schemas"
 )
@@ -61,7 +62,12 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 // Close ends the connection.
 func (c *Client) Close() error { return c.b.Close() }
 
-// Submit submits a batch: see producer.Submit. It does not wait for results.
+// Code is the stable code of an error of this package, schemas.CodeInternal when it
+// has none. Its Info tells what can be done.
+func Code(err error) schemas.Code { return fault.CodeOf(err) }
+
+// Submit submits a batch: see producer.Submit. It does not wait for results; while
+// the queue is full it waits for room, and tells Submission.Waiting.
 func (c *Client) Submit(ctx context.Context, s producer.Submission) (producer.Submitted, error) {
 	return producer.Submit(ctx, c.b.API(), c.b, s)
 }
@@ -83,6 +89,10 @@ type Pending struct {
 // Restore asks for one item. When it returns, the fleet has the request and does
 // not lose it. An empty id makes one up; a given one (schemas.CheckRequestID)
 // makes it safe to ask again: within two minutes that is the same request.
+//
+// When it fails with schemas.CodeBrokerFull the queue has no room just now, and with
+// schemas.CodeBrokerDown nobody knows whether the fleet has the request: ask again a
+// little later, with the same id. See Code.
 //
 // The outputs of single requests lie below a root that the fleet's operator has
 // set.

@@ -1,3 +1,17 @@
+CREATE TABLE attempt (
+    batch_no  INTEGER NOT NULL REFERENCES batch (no),
+    idx       INTEGER NOT NULL,
+    number    INTEGER NOT NULL, -- from 1
+    tombstone TEXT    NOT NULL,
+    output    TEXT    NOT NULL,
+    actor     TEXT    NOT NULL,
+    at        INTEGER,
+    worker    TEXT    NOT NULL,
+    code      TEXT    NOT NULL,
+    detail    TEXT    NOT NULL,
+    next_try  INTEGER,
+    PRIMARY KEY (batch_no, idx, number)
+) WITHOUT ROWID;
 CREATE TABLE batch (
     no              INTEGER PRIMARY KEY, -- order of creation
     id              TEXT    NOT NULL UNIQUE,
@@ -42,6 +56,13 @@ CREATE TABLE goose_db_version (
 		is_applied INTEGER NOT NULL,
 		tstamp TIMESTAMP DEFAULT (datetime('now'))
 	);
+CREATE TABLE kept (
+    batch_no INTEGER NOT NULL REFERENCES batch (no),
+    first    INTEGER NOT NULL, -- index of the first item
+    last     INTEGER NOT NULL, -- index of the last item
+    body     BLOB    NOT NULL, -- requests as JSON, compressed with zstd
+    PRIMARY KEY (batch_no, first)
+);
 CREATE TABLE ledger_schema (
     version         INTEGER NOT NULL,
     compatible_from INTEGER NOT NULL

@@ -142,6 +142,9 @@ func (s *Server) Bucket(tb testing.TB) string {
 	return name
 }
 
+// Dir is where the server keeps the objects of a bucket, as files by their keys.
+func (s *Server) Dir(bucket string) string { return filepath.Join(s.data(), bucket) }
+
 // Start starts the server again after Kill.
 func (s *Server) Start(tb testing.TB) {
 	tb.Helper()
