@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/exhume/exhume/integration/harness"
 	"github.com/exhume/exhume/internal/app"
 	"github.com/exhume/exhume/schemas"
 )
@@ -14,8 +15,8 @@ import (
 // nothing else: items are restored meanwhile and no attempt is lost.
 func TestArchiveLocked(t *testing.T) {
 	t.Parallel()
-	w := fixture(t, "sqlite")
-	db := openSQL(t, w.path("archive.sqlite"))
+	w := harness.Fixture(t, "sqlite")
+	db := harness.OpenSQL(t, w.Path("archive.sqlite"))
 	defer db.Close() //nolint:errcheck // or its side files would count as left behind
 	conn, err := db.Conn(t.Context())
 	if err != nil {
@@ -24,13 +25,13 @@ func TestArchiveLocked(t *testing.T) {
 	if _, err := conn.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)
 	}
-	b := w.mustRestore(t, "manifest.json", schemas.StateSucceeded, func(o *app.BatchOptions) {
+	b := w.MustRestore(t, "manifest.json", schemas.StateSucceeded, func(o *app.BatchOptions) {
 		o.Progress = &onDone{do: func() { unlock(t, conn) }}
 	})
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w.checkInvariants(t, b.ID)
+	w.CheckInvariants(t, b.ID)
 }
 
 func unlock(t *testing.T, conn *sql.Conn) {
@@ -44,7 +45,7 @@ func unlock(t *testing.T, conn *sql.Conn) {
 
 // onDone does something once, when the first results are there.
 type onDone struct {
-	quiet
+	harness.Quiet
 	did bool
 	do  func()
 }
@@ -59,17 +60,17 @@ func (o *onDone) Restoring(schemas.Summary) {
 // Without archive events the archive is not written to at all.
 func TestArchiveEventsOff(t *testing.T) {
 	t.Parallel()
-	w := fixture(t, "sqlite")
-	before := fileSHA256(t, w.path("archive.sqlite"))
-	if err := os.Chmod(w.path("archive.sqlite"), 0o444); err != nil {
+	w := harness.Fixture(t, "sqlite")
+	before := harness.FileSHA256(w.Path("archive.sqlite"))
+	if err := os.Chmod(w.Path("archive.sqlite"), 0o444); err != nil {
 		t.Fatal(err)
 	}
-	w.cfg.Exhume.ArchiveEvents = false
-	b := w.mustRestore(t, "manifest.json", schemas.StateSucceeded)
+	w.Config.Exhume.ArchiveEvents = false
+	b := w.MustRestore(t, "manifest.json", schemas.StateSucceeded)
 	if b.Counts.Restored != 294 {
 		t.Errorf("restored %d, want 294", b.Counts.Restored)
 	}
-	if after := fileSHA256(t, w.path("archive.sqlite")); after != before {
+	if after := harness.FileSHA256(w.Path("archive.sqlite")); after != before {
 		t.Error("the archive was changed")
 	}
 }

@@ -9,19 +9,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/exhume/exhume/integration/harness"
 	"github.com/exhume/exhume/internal/bench"
 	"github.com/exhume/exhume/internal/dbtest"
-	"github.com/exhume/exhume/schemas"
 )
-
-// quiet hears of progress and says nothing.
-type quiet struct{}
-
-func (quiet) Waiting(string)            {}
-func (quiet) Checking(int64)            {}
-func (quiet) Submitting(_, _ int64)     {}
-func (quiet) Restoring(schemas.Summary) {}
-func (quiet) Where(schemas.Whereabouts) {}
 
 // Each mode of 'exhume bench' measures what it should, beside what it is held
 // against, and leaves nothing behind.
@@ -49,7 +40,7 @@ func TestBench(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			w := &world{dir: ".", cfg: testConfig(t, dir)}
+			w := &harness.World{Dir: ".", Config: harness.LocalConfig(t, dir)}
 			args := append([]string{"bench", "-o", "json"}, tc.args...)
 			for i := range args {
 				switch args[i] {
@@ -64,7 +55,7 @@ func TestBench(t *testing.T) {
 			}
 			// What is configured is not touched.
 			env := []string{"EXHUME_NATS_URL=nats://127.0.0.1:1", "CODEX_ARCHIVE_URL=sqlite:///./none.sqlite"}
-			out, said, code := w.exhume(t, env, args...)
+			out, said, code := w.Exhume(t, env, args...)
 			if code != 0 {
 				t.Fatalf("exit code %d\n%s", code, said)
 			}
@@ -100,10 +91,10 @@ func BenchmarkFleet(b *testing.B) {
 					args[i] = dbtest.PostgresURL(b)
 				}
 			}
-			w := &world{dir: "."}
+			w := &harness.World{Dir: "."}
 			var r bench.Report
 			for b.Loop() {
-				out, said, code := w.exhume(b, nil, args...)
+				out, said, code := w.Exhume(b, nil, args...)
 				if err := json.Unmarshal([]byte(out), &r); code != 0 || err != nil {
 					b.Fatalf("exit code %d, %v\n%s", code, err, said)
 				}

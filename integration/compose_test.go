@@ -11,6 +11,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/exhume/exhume/integration/harness"
 )
 
 // composeProject loads docker-compose.yml with all its profiles.
@@ -41,7 +43,7 @@ func TestComposeFile(t *testing.T) {
 	if !slices.Equal([]string{"collector", "demo", "demo-store", "migrate", "nats", "postgres", "worker"}, p.ServiceNames()) {
 		t.Errorf("services %v", p.ServiceNames())
 	}
-	bin, err := binary()
+	bin, err := harness.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +64,7 @@ func TestComposeFile(t *testing.T) {
 				t.Errorf("%v: %v\n%s", s.Command, err, out)
 			}
 			cmd := exec.Command(bin, "config-show")
-			cmd.Dir, cmd.Env = t.TempDir(), cleanEnv()
+			cmd.Dir, cmd.Env = t.TempDir(), harness.CleanEnv()
 			for key, value := range s.Environment {
 				if value == nil || *value == "" {
 					t.Errorf("%s has no value", key)

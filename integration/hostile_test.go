@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/exhume/exhume/integration/harness"
 	"github.com/exhume/exhume/internal/app"
 	"github.com/exhume/exhume/schemas"
 )
@@ -19,9 +20,9 @@ import (
 // is neither followed, opened nor replaced.
 func TestHostileDestination(t *testing.T) {
 	t.Parallel()
-	w := fixture(t, "sqlite")
+	w := harness.Fixture(t, "sqlite")
 	outside := t.TempDir()
-	root := w.path("root")
+	root := w.Path("root")
 	must := func(errs ...error) {
 		t.Helper()
 		if err := errors.Join(errs...); err != nil {
@@ -37,7 +38,7 @@ func TestHostileDestination(t *testing.T) {
 		syscall.Mkfifo(filepath.Join(root, "out", "fifo"), 0o644),
 		syscall.Mkfifo(filepath.Join(root, "out", "fifo-dir"), 0o644),
 	)
-	tombstone := w.expected(t)[0].Tombstone
+	tombstone := w.Expected(t)[0].Tombstone
 	want := map[string]schemas.Code{
 		"out/link/x":     schemas.CodePathRefused,
 		"out/file-link":  schemas.CodeDestinationExists,
@@ -47,7 +48,7 @@ func TestHostileDestination(t *testing.T) {
 		"out/directory":  schemas.CodeDestinationExists,
 		"out/good":       "",
 	}
-	f, err := os.Create(w.path("hostile.csv"))
+	f, err := os.Create(w.Path("hostile.csv"))
 	must(err)
 	rows := csv.NewWriter(f)
 	must(rows.Write([]string{"tombstone", "output"}))
@@ -57,9 +58,9 @@ func TestHostileDestination(t *testing.T) {
 	rows.Flush()
 	must(rows.Error(), f.Close())
 
-	b := w.mustRestore(t, "hostile.csv", schemas.StatePartial, func(o *app.BatchOptions) { o.Root = root })
+	b := w.MustRestore(t, "hostile.csv", schemas.StatePartial, func(o *app.BatchOptions) { o.Root = root })
 	got := map[string]schemas.Code{}
-	for _, r := range w.results(t, b.ID) {
+	for _, r := range w.Results(t, b.ID) {
 		got[r.Output] = r.Code
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -67,7 +68,7 @@ func TestHostileDestination(t *testing.T) {
 	}
 	entries, err := os.ReadDir(outside)
 	must(err)
-	if len(entries) != 1 || fileSHA256(t, filepath.Join(outside, "secret")) != "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" {
+	if len(entries) != 1 || harness.FileSHA256(filepath.Join(outside, "secret")) != "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" {
 		t.Errorf("I7: something happened outside the root: %v", entries)
 	}
 	for _, link := range []string{"file-link", "dangling"} {
@@ -75,24 +76,24 @@ func TestHostileDestination(t *testing.T) {
 			t.Errorf("%s is no symlink any more (%v)", link, err)
 		}
 	}
-	w.checkInvariants(t, b.ID)
+	w.CheckInvariants(t, b.ID)
 }
 
 // An evidence log that was moved away stops everything before a line is written,
 // with a word on what to do; doing it goes on.
 func TestEvidenceMovedAway(t *testing.T) {
 	t.Parallel()
-	w := fixture(t, "sqlite")
-	w.mustRestore(t, "manifest.json", schemas.StateSucceeded)
-	path := app.EvidencePath(w.cfg)
+	w := harness.Fixture(t, "sqlite")
+	w.MustRestore(t, "manifest.json", schemas.StateSucceeded)
+	path := app.EvidencePath(w.Config)
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
-	_, err := w.restore(t, "manifest.csv")
-	if err == nil || !containsLine(err.Error(), "--accept-evidence") {
+	_, err := w.Restore(t, "manifest.csv")
+	if err == nil || !harness.ContainsLine(err.Error(), "--accept-evidence") {
 		t.Fatalf("after the log was moved away: %v, want an error that names --accept-evidence", err)
 	}
-	b := w.mustRestore(t, "manifest.csv", schemas.StateSucceeded, func(o *app.BatchOptions) { o.AcceptEvidence = true })
-	w.checkInvariants(t, b.ID)
-	w.mustRestore(t, "manifest_list.json", schemas.StateSucceeded)
+	b := w.MustRestore(t, "manifest.csv", schemas.StateSucceeded, func(o *app.BatchOptions) { o.AcceptEvidence = true })
+	w.CheckInvariants(t, b.ID)
+	w.MustRestore(t, "manifest_list.json", schemas.StateSucceeded)
 }

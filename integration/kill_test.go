@@ -1,73 +1,17 @@
 package integration
 
 import (
-	"bufio"
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/exhume/exhume/internal/archive"
+	"github.com/exhume/exhume/integration/harness"
 )
-
-// synthetic makes a world with an archive of n small files of random content
-// and a manifest for them, and gives the digests by output.
-func synthetic(tb testing.TB, n int) (*world, map[string]string) {
-	tb.Helper()
-	dir := tb.TempDir()
-	w := &world{dir: dir, cfg: testConfig(tb, dir)}
-	return w, w.storeSynthetic(tb, n)
-}
-
-// storeSynthetic fills the world's archive for synthetic.
-func (w *world) storeSynthetic(tb testing.TB, n int) map[string]string {
-	tb.Helper()
-	ctx := context.Background()
-	wr, err := archive.CreateWriter(ctx, w.cfg.Backend.URL)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	sums := make(map[string]string, n)
-	random := rand.NewChaCha8([32]byte{1})
-	items := func(yield func(archive.NewItem, error) bool) {
-		for i := range n {
-			content := make([]byte, 100+i%900)
-			_, _ = random.Read(content)
-			out := path.Join("out", fmt.Sprint(i/500), fmt.Sprint(i/20%25), fmt.Sprintf("%d.bin", i))
-			sum := sha256.Sum256(content)
-			sums[out] = hex.EncodeToString(sum[:])
-			if !yield(archive.NewItem{Repo: "synthetic", Path: out, Commit: "c", By: "test", Content: content}, nil) {
-				return
-			}
-		}
-	}
-	f, err := os.Create(w.path("manifest.jsonl"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	out := bufio.NewWriter(f)
-	for s, err := range wr.Store(ctx, items, archive.StoreOptions{}) {
-		if err != nil {
-			tb.Fatal(err)
-		}
-		line, _ := json.Marshal(map[string]string{"tombstone": s.Tombstone, "output": s.Path})
-		_, _ = out.Write(append(line, '\n'))
-	}
-	if err := errors.Join(out.Flush(), f.Close(), wr.Close()); err != nil {
-		tb.Fatal(err)
-	}
-	return sums
-}
 
 // A batch that is killed again and again, and each time started with the same
 // command, ends as if nothing had happened.
@@ -77,15 +21,15 @@ func TestKill(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 
-	w, sums := synthetic(t, items)
+	w, sums := harness.Synthetic(t, items)
 	killed := 0
 	// The first round is left alone and tells how long a round takes.
-	whole := w.killRound(t, "whole", sums, func(int) time.Duration { return time.Hour }, &killed)
+	whole := killRound(t, w, "whole", sums, func(int) time.Duration { return time.Hour }, &killed)
 	for round := 1; killed < kills; round++ {
 		if round > 2*kills {
 			t.Fatalf("only %d kills in %d rounds", killed, round-1)
 		}
-		took := w.killRound(t, fmt.Sprintf("round-%d", round), sums, func(attempt int) time.Duration {
+		took := killRound(t, w, fmt.Sprintf("round-%d", round), sums, func(attempt int) time.Duration {
 			// Later attempts get more time: the machine may have become so slow
 			// that none would get anywhere.
 			return time.Duration(random.Int64N(int64(whole) * int64(attempt)))
@@ -97,13 +41,13 @@ func TestKill(t *testing.T) {
 // killRound restores the world's manifest under a name, started anew with the
 // same command whenever it is killed after a delay, and checks everything. It
 // gives the time of a run that did it all, an hour when there was none.
-func (w *world) killRound(
-	t *testing.T, name string, sums map[string]string, delay func(attempt int) time.Duration, killed *int,
+func killRound(
+	t *testing.T, w *harness.World, name string, sums map[string]string, delay func(attempt int) time.Duration, killed *int,
 ) (whole time.Duration) {
 	t.Helper()
-	root := w.path(name)
+	root := w.Path(name)
 	for attempt := 1; ; attempt++ {
-		cmd, _, stderr := w.command(t, "batch-restore", "manifest.jsonl", "--by", "tester", "--batch", name, "--root", name)
+		cmd, _, stderr := w.Command(t, "batch-restore", "manifest.jsonl", "--by", "tester", "--batch", name, "--root", name)
 		began := time.Now()
 		done, err := runOrKill(cmd, delay(attempt))
 		whole = time.Since(began)
@@ -111,7 +55,7 @@ func (w *world) killRound(
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", name, err, stderr)
 		}
-		w.checkVisible(t, root, sums)
+		harness.CheckVisible(t, root, sums)
 		if done {
 			if attempt > 1 {
 				whole = time.Hour // it had only the rest to do
@@ -123,8 +67,8 @@ func (w *world) killRound(
 			t.Fatalf("%s does not end:\n%s", name, stderr)
 		}
 	}
-	w.checkInvariants(t, name)
-	if got := filesBelow(t, root); len(got) != len(sums) {
+	w.CheckInvariants(t, name)
+	if got := harness.FilesBelow(t, root); len(got) != len(sums) {
 		t.Errorf("%s: %d files, want %d", name, len(got), len(sums))
 	}
 	return whole
@@ -147,27 +91,16 @@ func runOrKill(cmd *exec.Cmd, delay time.Duration) (done bool, err error) {
 	return err == nil, err
 }
 
-// checkVisible checks I3 of whatever is there at this moment.
-func (w *world) checkVisible(t *testing.T, root string, sums map[string]string) {
-	t.Helper()
-	for _, path := range filesBelow(t, filepath.Join(root, "out")) {
-		rel, _ := filepath.Rel(root, path)
-		if got := fileSHA256(t, path); got != sums[filepath.ToSlash(rel)] {
-			t.Errorf("I3: %s has SHA-256 %s, want %q", path, got, sums[filepath.ToSlash(rel)])
-		}
-	}
-}
-
 // Ctrl-C stops in order, says how to go on, and the same command does.
 func TestInterrupt(t *testing.T) {
-	w, sums := synthetic(t, 5000)
+	w, sums := harness.Synthetic(t, 5000)
 	args := []string{"batch-restore", "manifest.jsonl", "--by", "tester"}
-	cmd, _, stderr := w.command(t, args...)
+	cmd, _, stderr := w.Command(t, args...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the first restored file", func() bool {
-		_, err := os.Stat(w.path("out"))
+	harness.WaitFor(t, "the first restored file", func() bool {
+		_, err := os.Stat(w.Path("out"))
 		return err == nil
 	})
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -178,35 +111,35 @@ func TestInterrupt(t *testing.T) {
 	if !ok || exit.ExitCode() != 130 {
 		t.Fatalf("after Ctrl-C: %v, want exit code 130\n%s", err, stderr)
 	}
-	if want := "the same command continues it"; !containsLine(stderr.String(), want) {
+	if want := "the same command continues it"; !harness.ContainsLine(stderr.String(), want) {
 		t.Errorf("after Ctrl-C stderr does not say %q:\n%s", want, stderr)
 	}
-	w.checkVisible(t, w.dir, sums)
-	if left := w.tempFiles(); len(left) > 0 {
+	harness.CheckVisible(t, w.Dir, sums)
+	if left := w.TempFiles(); len(left) > 0 {
 		t.Errorf("I8: left behind: %v", left)
 	}
 
-	cmd, _, stderr = w.command(t, args...)
+	cmd, _, stderr = w.Command(t, args...)
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("the same command: %v\n%s", err, stderr)
 	}
-	if want := "were done already"; !containsLine(stderr.String(), want) {
+	if want := "were done already"; !harness.ContainsLine(stderr.String(), want) {
 		t.Errorf("the same command does not say that items %q:\n%s", want, stderr)
 	}
-	w.checkInvariants(t, "latest")
+	w.CheckInvariants(t, "latest")
 }
 
 // Two runs in one directory: the second waits for the first, with a message,
 // and then finds its work done.
 func TestTwoAtOnce(t *testing.T) {
-	w, _ := synthetic(t, 2000)
+	w, _ := harness.Synthetic(t, 2000)
 	type run struct {
 		cmd    *exec.Cmd
 		stderr fmt.Stringer
 	}
 	var runs []run
 	for range 2 {
-		cmd, _, stderr := w.command(t, "batch-restore", "manifest.jsonl", "--by", "tester")
+		cmd, _, stderr := w.Command(t, "batch-restore", "manifest.jsonl", "--by", "tester")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -217,27 +150,27 @@ func TestTwoAtOnce(t *testing.T) {
 		if err := r.cmd.Wait(); err != nil {
 			t.Errorf("%v\n%s", err, r.stderr)
 		}
-		if containsLine(r.stderr.String(), "waiting for it to end") {
+		if harness.ContainsLine(r.stderr.String(), "waiting for it to end") {
 			waited++
 		}
 	}
 	if waited != 1 {
 		t.Errorf("%d runs said that they wait, want 1", waited)
 	}
-	w.checkInvariants(t, "latest")
+	w.CheckInvariants(t, "latest")
 }
 
 // A full disk stops the run with a clear message and costs nothing: once there
 // is room, the same command finishes.
 func TestDestinationFull(t *testing.T) {
-	w, _ := synthetic(t, 300)
-	if err := os.Mkdir(w.path("small"), 0o755); err != nil {
+	w, _ := harness.Synthetic(t, 300)
+	if err := os.Mkdir(w.Path("small"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"batch-restore", "manifest.jsonl", "--by", "tester", "--root", "small"}
 	// The small file system exists in a mount namespace of the command's own
 	// and ends with it. It has room for a directory and for no file.
-	cmd, _, stderr := w.command(t, args...)
+	cmd, _, stderr := w.Command(t, args...)
 	inside := append([]string{"-rm", "sh", "-c", `mount -t tmpfs -o nr_inodes=2 none small && exec "$@"`, "sh", cmd.Path}, args...)
 	full := exec.CommandContext(t.Context(), "unshare", inside...)
 	full.Dir, full.Env, full.Stderr = cmd.Dir, cmd.Env, stderr
@@ -246,27 +179,12 @@ func TestDestinationFull(t *testing.T) {
 	if !ok || exit.ExitCode() != 5 {
 		t.Fatalf("on a full disk: %v, want exit code 5\n%s", err, stderr)
 	}
-	if !containsLine(stderr.String(), "no space left on device") {
+	if !harness.ContainsLine(stderr.String(), "no space left on device") {
 		t.Errorf("the message does not name the cause:\n%s", stderr)
 	}
-	cmd, _, stderr = w.command(t, args...)
+	cmd, _, stderr = w.Command(t, args...)
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("with room again: %v\n%s", err, stderr)
 	}
-	w.checkInvariants(t, "latest")
-}
-
-// waitFor waits for a condition that another process brings about.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(time.Minute)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	w.CheckInvariants(t, "latest")
 }

@@ -6,16 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
-	"time"
 
+	"github.com/exhume/exhume/integration/harness"
 	"github.com/exhume/exhume/internal/archive"
 )
 
@@ -23,9 +19,8 @@ import (
 // and others.
 func TestLargeArtifacts(t *testing.T) {
 	const mib = 1 << 20
-	w := &world{dir: t.TempDir()}
-	w.cfg = testConfig(t, w.dir)
-	wr, err := archive.CreateWriter(context.Background(), w.cfg.Backend.URL)
+	w := harness.New(t)
+	wr, err := archive.CreateWriter(context.Background(), w.Config.Backend.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,12 +51,12 @@ func TestLargeArtifacts(t *testing.T) {
 	if err := wr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(w.path("manifest.jsonl"), manifest.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(w.Path("manifest.jsonl"), manifest.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 
-	cmd, _, stderr := w.command(t, "batch-restore", "manifest.jsonl", "--by", "tester", "--memory", "64MiB")
-	peak, err := runForPeak(cmd)
+	cmd, _, stderr := w.Command(t, "batch-restore", "manifest.jsonl", "--by", "tester", "--memory", "64MiB")
+	peak, err := harness.RunForPeak(cmd)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr)
 	}
@@ -74,50 +69,11 @@ func TestLargeArtifacts(t *testing.T) {
 		if _, err := io.Copy(h, open()); err != nil {
 			t.Fatal(err)
 		}
-		if got := fileSHA256(t, w.path(path)); got != hex.EncodeToString(h.Sum(nil)) {
+		if got := harness.FileSHA256(w.Path(path)); got != hex.EncodeToString(h.Sum(nil)) {
 			t.Errorf("%s is not what was stored", path)
 		}
 	}
-	w.checkInvariants(t, "latest")
-}
-
-// runForPeak runs a command and gives the most memory that it held. The
-// kernel's own account of a finished child does not do: it begins with the peak
-// of the parent.
-func runForPeak(cmd *exec.Cmd) (peak int64, err error) {
-	if err := cmd.Start(); err != nil {
-		return 0, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-ended:
-			return peak, err
-		case <-tick.C:
-			if n, err := memoryPeak(cmd.Process.Pid); err == nil {
-				peak = max(peak, n)
-			}
-		}
-	}
-}
-
-// memoryPeak is the most memory that a running process has held, in bytes.
-func memoryPeak(pid int) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range lines(string(status)) {
-		if kb, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			var n int64
-			_, err := fmt.Sscan(kb, &n)
-			return n << 10, err
-		}
-	}
-	return 0, errors.New("no VmHWM")
+	w.CheckInvariants(t, "latest")
 }
 
 type zeros struct{}

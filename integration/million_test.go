@@ -1,9 +1,7 @@
 package integration
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -16,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"github.com/exhume/exhume/integration/harness"
 	"github.com/exhume/exhume/internal/app"
 	"github.com/exhume/exhume/internal/evidence"
 	"github.com/exhume/exhume/schemas"
@@ -89,42 +88,26 @@ func (y *tally) done(batch string) (n int64, at time.Time) {
 
 // tallied is a world for a tally, with a manifest of n items: those at the
 // indexes that spoiled names, and no others, are spoiled.
-func tallied(tb testing.TB, n int64, spoiled func(index int64) bool) *world {
+func tallied(tb testing.TB, n int64, spoiled func(index int64) bool) *harness.World {
 	tb.Helper()
-	w, _ := synthetic(tb, 1)
-	w.cfg.Exhume.ArchiveEvents = false // of items that the archive does not have
-	w.cfg.Exhume.ReportDir = "off"     // comes after the batch
-	w.rows(tb, n, func(i int64) string {
+	w, _ := harness.Synthetic(tb, 1)
+	w.Config.Exhume.ArchiveEvents = false // of items that the archive does not have
+	w.Config.Exhume.ReportDir = "off"     // comes after the batch
+	w.Manifest(tb, "manifest.jsonl", n, func(i int64) harness.Row {
 		if spoiled != nil && spoiled(i) {
-			return spoiledTombstone
+			return harness.Spread(spoiledTombstone, i)
 		}
-		return goodTombstone
+		return harness.Spread(goodTombstone, i)
 	})
 	return w
 }
 
-// rows writes the world's manifest anew, with n items.
-func (w *world) rows(tb testing.TB, n int64, tombstone func(index int64) string) {
-	tb.Helper()
-	f, err := os.Create(w.path("manifest.jsonl"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	out := bufio.NewWriter(f)
-	for i := range n {
-		_, _ = fmt.Fprintf(out, `{"tombstone":%q,"output":"%d/%d"}`+"\n", tombstone(i), i/1000, i)
-	}
-	if err := errors.Join(out.Flush(), f.Close()); err != nil {
-		tb.Fatal(err)
-	}
-}
-
 // controls opens the world's control API, by a connection of its own where a
 // fleet works.
-func (w *world) controls(tb testing.TB) *app.Controls {
+func controls(tb testing.TB, w *harness.World) *app.Controls {
 	tb.Helper()
 	waiting := func(owner string) { tb.Logf("the controls wait for %s", owner) }
-	c, err := app.OpenControls(tb.Context(), w.cfg, waiting, zerolog.Nop())
+	c, err := app.OpenControls(tb.Context(), w.Config, waiting, zerolog.Nop())
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -199,11 +182,11 @@ func TestSteerMany(t *testing.T) {
 	const failing, id = 5, "many"
 	w := tallied(t, n, func(i int64) bool { return i%(n/failing) == 99 })
 	// A million are not held up by this, and few do not end before they are steered.
-	y := &tally{delay: 6 * time.Second * time.Duration(2*w.cfg.Exhume.GroupSize) / time.Duration(n)}
+	y := &tally{delay: 6 * time.Second * time.Duration(2*w.Config.Exhume.GroupSize) / time.Duration(n)}
 	restore := func() (app.Batch, error) {
 		ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute) // one that hangs is interrupted
 		defer stop()
-		return w.restoreContext(ctx, t, "manifest.jsonl", func(o *app.BatchOptions) {
+		return w.RestoreContext(ctx, t, "manifest.jsonl", func(o *app.BatchOptions) {
 			o.Name, o.Trial.Restorer = id, y
 			o.Terms = func(int64) (schemas.Terms, error) { return schemas.Terms{Canary: canary}, nil }
 		})
@@ -219,7 +202,7 @@ func TestSteerMany(t *testing.T) {
 	if s.Reason != schemas.ReasonCanaryFailed || s.Counts.Done() != canary.Size || s.Counts.Failed != failing || s.Total != n {
 		t.Fatalf("held: %s (%s), %d items, %+v", s.State, s.Reason, s.Total, s.Counts)
 	}
-	for _, r := range w.results(t, id) {
+	for _, r := range w.Results(t, id) {
 		if !canary.Has(r.Index, n) {
 			t.Fatalf("item %d has a result (%s) and is not in the sample", r.Index, r.Outcome)
 		}
@@ -229,7 +212,7 @@ func TestSteerMany(t *testing.T) {
 	}
 	t.Logf("%d items, a sample of %d: held %s after the batch was opened", n, canary.Size, s.Since.Sub(s.CreatedAt))
 
-	c := w.controls(t)
+	c := controls(t, w)
 	if !c.Local() {
 		t.Fatal("a fleet works although its batch has stopped")
 	}
@@ -256,17 +239,17 @@ func TestSteerMany(t *testing.T) {
 		ended <- outcome{b, err, time.Now()}
 	})
 	reaches := func(want int64) {
-		waitFor(t, fmt.Sprint(want, " items"), func() bool { did, _ := y.done(id); return did >= want })
+		harness.WaitFor(t, fmt.Sprint(want, " items"), func() bool { did, _ := y.done(id); return did >= want })
 	}
 	reaches(canary.Size + 1)
-	c = w.controls(t)
+	c = controls(t, w)
 	if c.Local() {
 		t.Fatal("the controls do not find the fleet")
 	}
 	reaches(n / 4)
 	begun, did, at := time.Now(), int64(0), time.Time{}
 	t.Logf("paused in %s", change(t, c, id, schemas.ChangePause))
-	waitFor(t, "what is in hand", func() bool {
+	harness.WaitFor(t, "what is in hand", func() bool {
 		if did, at = y.done(id); at.Sub(begun) > 2*time.Second {
 			t.Fatalf("items were taken %s after the pause", at.Sub(begun))
 		}
@@ -300,13 +283,13 @@ func TestSteerMany(t *testing.T) {
 	t.Logf("the last items were taken %s after the cancel; ended after %s with %d items cancelled; all was closed after %s",
 		max(0, at.Sub(begun)), b.EndedAt.Sub(begun), b.Counts.Cancelled, b.at.Sub(begun))
 
-	c = w.controls(t)
+	c = controls(t, w)
 	soundly(t, c, id)
 	closed(t, c)
-	if lines, err := evidence.Verify(app.EvidencePath(w.cfg)); err != nil || lines.Lines < n {
+	if lines, err := evidence.Verify(app.EvidencePath(w.Config)); err != nil || lines.Lines < n {
 		t.Errorf("evidence: %d lines for %d items, %v", lines.Lines, n, err)
 	}
-	w.checkNothingLeft(t)
+	w.CheckNothingLeft(t)
 }
 
 // BenchmarkFairness measures what batches that all begin at once have been given
@@ -353,19 +336,19 @@ func together(tb testing.TB, size int64, priorities []schemas.Priority) map[stri
 	ctx, stop := context.WithCancel(tb.Context())
 	defer stop()
 	restore := func(i int, o app.BatchOptions) error {
-		o.Manifest, o.Actor, o.Name, o.Trial.Restorer = w.path("manifest.jsonl"), "tester", batchName(i, priorities[i]), y
+		o.Manifest, o.Actor, o.Name, o.Trial.Restorer = w.Path("manifest.jsonl"), "tester", batchName(i, priorities[i]), y
 		o.Terms = func(int64) (schemas.Terms, error) { return schemas.Terms{Priority: priorities[i]}, nil }
-		_, err := app.BatchRestore(ctx, w.cfg, o, zerolog.Nop())
+		_, err := app.BatchRestore(ctx, w.Config, o, zerolog.Nop())
 		return err
 	}
 	// All but the last wait to be resumed, everything for the end of a pause.
 	last := len(priorities) - 1
 	for i := range last {
-		if err := restore(i, app.BatchOptions{Hold: true, Progress: quiet{}}); !isPaused(err) {
+		if err := restore(i, app.BatchOptions{Hold: true, Progress: harness.Quiet{}}); !isPaused(err) {
 			tb.Fatalf("held: %v", err)
 		}
 	}
-	c := w.controls(tb)
+	c := controls(tb, w)
 	steerFleet(tb, c, schemas.FleetChange{Pause: new(true)})
 	closed(tb, c)
 	ended, submitted := make(chan error, 1), &submission{all: make(chan struct{})}
@@ -375,7 +358,7 @@ func together(tb testing.TB, size int64, priorities []schemas.Priority) map[stri
 	case err := <-ended:
 		tb.Fatalf("it ended before it began: %v", err)
 	}
-	c = w.controls(tb)
+	c = controls(tb, w)
 	for i := range last {
 		change(tb, c, batchName(i, priorities[i]), schemas.ChangeResume)
 	}
@@ -410,7 +393,7 @@ func steerFleet(tb testing.TB, c *app.Controls, q schemas.FleetChange) {
 
 // submission closes all when everything is published.
 type submission struct {
-	quiet
+	harness.Quiet
 	once sync.Once
 	all  chan struct{}
 }
@@ -429,24 +412,24 @@ func limited(b *testing.B) {
 	rates := make([]float64, most+1)
 	for b.Loop() {
 		w, root := tombstoned(b, 2*most*window), memoryDir(b)
-		env, _ := w.fleet(b, 0)
+		env, _ := w.Fleet(b, 0)
 		succeed(b, w, env, "limits", "set", "--items", fmt.Sprint(limit))
 		succeed(b, w, env, "submit", "manifest.jsonl", "--by", "tester", "--batch", "b", "--root", root)
-		var workers []*role
+		var workers []*harness.Role
 		did := func() (n float64) {
 			for _, r := range workers {
-				n += r.metric(b, "exhume_worker_results_total")
+				n += r.Metric(b, "exhume_worker_results_total")
 			}
 			return n
 		}
 		for len(workers) < most {
 			name := fmt.Sprint("w", len(workers)+1)
-			joined := w.start(b, name, env, "worker", "--worker-name", name)
+			joined := w.Start(b, name, env, "worker", "--worker-name", name)
 			workers = append(workers, joined)
-			until(b, func() bool { return joined.metric(b, "exhume_worker_results_total") > 0 })
+			harness.WaitFor(b, "the first results of "+name, func() bool { return joined.Metric(b, "exhume_worker_results_total") > 0 })
 			before, begun := did(), time.Now()
 			var now float64
-			until(b, func() bool { now = did(); return now >= before+window })
+			harness.WaitFor(b, "the window", func() bool { now = did(); return now >= before+window })
 			rates[len(workers)] = (now - before) / time.Since(begun).Seconds()
 		}
 	}
@@ -459,40 +442,18 @@ func limited(b *testing.B) {
 
 // tombstoned is a world with one small artifact and a manifest that wants it n
 // times.
-func tombstoned(tb testing.TB, n int64) *world {
+func tombstoned(tb testing.TB, n int64) *harness.World {
 	tb.Helper()
-	w, _ := synthetic(tb, 1)
-	text, err := os.ReadFile(w.path("manifest.jsonl"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	var row struct{ Tombstone string }
-	if err := json.Unmarshal(text, &row); err != nil {
-		tb.Fatal(err)
-	}
-	w.rows(tb, n, func(int64) string { return row.Tombstone })
+	w, _ := harness.Synthetic(tb, 1)
+	tombstone := w.Rows(tb)[0].Tombstone
+	w.Manifest(tb, "manifest.jsonl", n, func(i int64) harness.Row { return harness.Spread(tombstone, i) })
 	return w
 }
 
 // succeed runs a command that must succeed.
-func succeed(tb testing.TB, w *world, env []string, args ...string) {
+func succeed(tb testing.TB, w *harness.World, env []string, args ...string) {
 	tb.Helper()
-	if out, said, code := w.exhume(tb, env, args...); code != 0 {
+	if out, said, code := w.Exhume(tb, env, args...); code != 0 {
 		tb.Fatalf("%q: exit code %d\n%s%s", args, code, out, said)
-	}
-}
-
-// until returns when something has come about.
-func until(tb testing.TB, ok func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(time.Minute)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			tb.Fatal("waited in vain")
-		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path"
 	"testing"
 
+	"github.com/exhume/exhume/integration/harness"
 	"github.com/exhume/exhume/internal/app"
 	"github.com/exhume/exhume/internal/objects"
 	"github.com/exhume/exhume/internal/objects/s3test"
@@ -20,23 +21,23 @@ import (
 func TestObjectStorage(t *testing.T) {
 	t.Parallel()
 	s3 := s3test.StartServer(t)
-	w := fixture(t, "sqlite")
+	w := harness.Fixture(t, "sqlite")
 	from, to := s3.Bucket(t), s3.Bucket(t)
-	w.cfg.S3.Endpoint, w.cfg.S3.AccessKey, w.cfg.S3.SecretKey = s3.Endpoint(), s3test.AccessKey, s3test.SecretKey
-	w.cfg.S3.Sources = fmt.Sprintf("s3://%s/artifacts, file://%s", from, w.path("files"))
+	w.Config.S3.Endpoint, w.Config.S3.AccessKey, w.Config.S3.SecretKey = s3.Endpoint(), s3test.AccessKey, s3test.SecretKey
+	w.Config.S3.Sources = fmt.Sprintf("s3://%s/artifacts, file://%s", from, w.Path("files"))
 	store, err := objects.Open(objects.Config{Endpoint: s3.Endpoint(), AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	w.moveBytes(t, store, from)
+	moveBytes(t, w, store, from)
 
 	root := "s3://" + to + "/restored"
-	b := w.mustRestore(t, "manifest_all.json", schemas.StatePartial, func(o *app.BatchOptions) { o.Root = root })
+	b := w.MustRestore(t, "manifest_all.json", schemas.StatePartial, func(o *app.BatchOptions) { o.Root = root })
 	if b.Counts.Restored != 294 || b.Counts.Failed != 10 {
 		t.Errorf("counts %+v", b.Counts)
 	}
-	for _, r := range w.results(t, b.ID) {
+	for _, r := range w.Results(t, b.ID) {
 		if r.Outcome != schemas.OutcomeRestored {
 			continue
 		}
@@ -56,13 +57,13 @@ func TestObjectStorage(t *testing.T) {
 			t.Errorf("%s has SHA-256 %s, want %s", r.Output, got, r.SHA256)
 		}
 	}
-	again := w.mustRestore(t, "manifest.json", schemas.StateSucceeded, func(o *app.BatchOptions) { o.Root, o.Name = root, "again" })
+	again := w.MustRestore(t, "manifest.json", schemas.StateSucceeded, func(o *app.BatchOptions) { o.Root, o.Name = root, "again" })
 	if again.Counts.Unchanged != 294 {
 		t.Errorf("again: %+v", again.Counts)
 	}
 	// Without permission nothing is read, whatever the archive says.
-	w.cfg.S3.Sources = ""
-	denied := w.mustRestore(t, "manifest.json", schemas.StatePartial, func(o *app.BatchOptions) { o.Name = "denied" })
+	w.Config.S3.Sources = ""
+	denied := w.MustRestore(t, "manifest.json", schemas.StatePartial, func(o *app.BatchOptions) { o.Name = "denied" })
 	if denied.Counts.Failed == 0 || denied.Counts.Restored == 0 {
 		t.Errorf("without sources: %+v", denied.Counts)
 	}
@@ -70,9 +71,9 @@ func TestObjectStorage(t *testing.T) {
 
 // moveBytes takes the bytes of two artifacts of three out of the archive: into
 // the bucket and into files.
-func (w *world) moveBytes(t *testing.T, store *objects.Store, bucket string) {
+func moveBytes(t *testing.T, w *harness.World, store *objects.Store, bucket string) {
 	t.Helper()
-	db := openSQL(t, w.path("archive.sqlite"))
+	db := harness.OpenSQL(t, w.Path("archive.sqlite"))
 	defer db.Close() //nolint:errcheck // closed to its end below
 	rows, err := db.QueryContext(t.Context(), `SELECT id, blob_bytes FROM artifact WHERE blob_bytes IS NOT NULL ORDER BY id`)
 	if err != nil {
@@ -80,7 +81,7 @@ func (w *world) moveBytes(t *testing.T, store *objects.Store, bucket string) {
 	}
 	defer rows.Close() //nolint:errcheck // read to its end
 	urls := map[string]string{}
-	if err := os.Mkdir(w.path("files"), 0o755); err != nil {
+	if err := os.Mkdir(w.Path("files"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for n := 0; rows.Next(); n++ {
@@ -95,8 +96,8 @@ func (w *world) moveBytes(t *testing.T, store *objects.Store, bucket string) {
 			err = store.Put(t.Context(), bucket, "artifacts/"+id, blob, hex.EncodeToString(sum[:]), false)
 			urls[id] = "s3://" + bucket + "/artifacts/" + id
 		case 1:
-			err = os.WriteFile(w.path("files", id), blob, 0o644)
-			urls[id] = "file://" + w.path("files", id)
+			err = os.WriteFile(w.Path("files", id), blob, 0o644)
+			urls[id] = "file://" + w.Path("files", id)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -1,20 +1,12 @@
 package integration
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"strconv"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/exhume/exhume/integration/harness"
 	"github.com/exhume/exhume/internal/archive"
 	"github.com/exhume/exhume/internal/dbtest"
 	"github.com/exhume/exhume/schemas"
@@ -53,22 +45,23 @@ func BenchmarkScaling(b *testing.B) {
 // to the last result.
 func scale(tb testing.TB, workers, items int) (rate, twice float64) {
 	tb.Helper()
-	dir := tb.TempDir()
-	w := &world{dir: dir, cfg: testConfig(tb, dir)}
-	w.cfg.Backend.Backend, w.cfg.Backend.URL = archive.Postgres, dbtest.PostgresURL(tb)
-	w.storeSynthetic(tb, items)
-	url := w.cfg.Backend.URL
-	env, _ := w.fleet(tb, 0)
-	env = append(env, "EXHUME_GROUP_SIZE=8", "CODEX_ARCHIVE_BATCH_CONCURRENT=1", "CODEX_ARCHIVE_URL="+slowed(tb, url))
-	var running []*role
+	w := harness.New(tb)
+	w.Config.Backend.Backend, w.Config.Backend.URL = archive.Postgres, dbtest.PostgresURL(tb)
+	w.StoreSynthetic(tb, items)
+	url := w.Config.Backend.URL
+	env, _ := w.Fleet(tb, 0)
+	slowed := harness.NewProxy(tb, harness.Address(tb, url), 1)
+	slowed.Set(harness.Break{Delay: queryDelay})
+	env = append(env, "EXHUME_GROUP_SIZE=8", "CODEX_ARCHIVE_BATCH_CONCURRENT=1", "CODEX_ARCHIVE_URL="+harness.Via(tb, url, slowed))
+	var running []*harness.Role
 	for i := range workers {
-		running = append(running, w.start(tb, fmt.Sprint("scaled", i), env, "worker", "--worker-name", fmt.Sprint("s", i)))
+		running = append(running, w.Start(tb, fmt.Sprint("scaled", i), env, "worker", "--worker-name", fmt.Sprint("s", i)))
 	}
-	if _, said, code := w.exhume(tb, env, "submit", "manifest.jsonl", "--by", "bench", "--batch", "b", "--root", memoryDir(tb), "--wait"); code != 0 {
+	if _, said, code := w.Exhume(tb, env, "submit", "manifest.jsonl", "--by", "bench", "--batch", "b", "--root", memoryDir(tb), "--wait"); code != 0 {
 		tb.Fatalf("exit code %d\n%s", code, said)
 	}
 	var first, last time.Time
-	for _, r := range w.results(tb, "b") {
+	for _, r := range w.Results(tb, "b") {
 		if first.IsZero() || r.FinishedAt.Before(first) {
 			first = r.FinishedAt
 		}
@@ -78,7 +71,7 @@ func scale(tb testing.TB, workers, items int) (rate, twice float64) {
 	}
 	done := 0.0
 	for _, r := range running {
-		done += r.metric(tb, "exhume_worker_results_total")
+		done += r.Metric(tb, "exhume_worker_results_total")
 	}
 	return float64(items) / last.Sub(first).Seconds(), done - float64(items)
 }
@@ -98,112 +91,21 @@ func memoryDir(tb testing.TB) string {
 	return dir
 }
 
-// slowed gives the URL of a proxy that makes a database slow.
-func slowed(tb testing.TB, url string) string {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	head, rest, _ := strings.Cut(url, "@")
-	server, database, _ := strings.Cut(rest, "/")
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { forward(c, server) })
-		}
-	})
-	tb.Cleanup(func() { _ = l.Close(); all.Wait() })
-	return head + "@" + l.Addr().String() + "/" + database
-}
-
-// forward passes on what a client asks, late, and what the server answers.
-func forward(client net.Conn, server string) {
-	defer client.Close() //nolint:errcheck // it may be gone
-	s, err := net.Dial("tcp", server)
-	if err != nil {
-		return
-	}
-	defer s.Close() //nolint:errcheck // it may be gone
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(client, s)
-		_ = client.Close()
-	}()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := client.Read(buf)
-		if err != nil {
-			break
-		}
-		<-time.After(queryDelay) // the archive thinks
-		if _, err := s.Write(buf[:n]); err != nil {
-			break
-		}
-	}
-	_ = s.Close()
-	<-done
-}
-
-// metric is the sum of a metric over its labels, or over those that begin as
-// name tells, as a role says.
-func (r *role) metric(tb testing.TB, name string) (sum float64) {
-	tb.Helper()
-	if !strings.Contains(name, "{") {
-		name += "{"
-	}
-	for line := range strings.Lines(r.get(tb, "/metrics")) {
-		if strings.HasPrefix(line, name) {
-			v, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]), 64)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			sum += v
-		}
-	}
-	return sum
-}
-
-// ready says whether a role says that it can work.
-func (r *role) ready(tb testing.TB) bool {
-	tb.Helper()
-	return strings.Contains(r.get(tb, "/readyz"), `"status":"ok"`)
-}
-
-// get asks a role over HTTP.
-func (r *role) get(tb testing.TB, path string) string {
-	tb.Helper()
-	resp, err := http.Get(r.http + path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	text, err := io.ReadAll(resp.Body)
-	if err := errors.Join(err, resp.Body.Close()); err != nil {
-		tb.Fatal(err)
-	}
-	http.DefaultClient.CloseIdleConnections()
-	return string(text)
-}
-
 // A batch of ten that comes while a batch of 200,000 is under way is done within
 // seconds.
 func TestSmallBatchOvertakes(t *testing.T) {
 	t.Parallel()
 	const large, small = 200_000, 10
-	w, _ := synthetic(t, 100)
-	tombstones := w.tombstones(t)
-	w.manifest(t, "large.jsonl", tombstones, large)
-	w.manifest(t, "small.jsonl", tombstones, small)
-	env, _ := w.fleet(t, 1)
-	if _, said, code := w.exhume(t, env, "submit", "large.jsonl", "--by", "tester", "--batch", "large", "--root", w.path("large")); code != 0 {
+	w, _ := harness.Synthetic(t, 100)
+	rows := w.Rows(t)
+	row := func(i int64) harness.Row { return harness.Spread(rows[i%int64(len(rows))].Tombstone, i) }
+	w.Manifest(t, "large.jsonl", large, row)
+	w.Manifest(t, "small.jsonl", small, row)
+	env, _ := w.Fleet(t, 1)
+	if _, said, code := w.Exhume(t, env, "submit", "large.jsonl", "--by", "tester", "--batch", "large", "--root", w.Path("large")); code != 0 {
 		t.Fatalf("exit code %d\n%s", code, said)
 	}
-	l := w.ledger(t)
+	l := w.Ledger(t)
 	for { // until it is under way
 		s, _, err := l.Find(t.Context(), "large")
 		if err != nil {
@@ -214,7 +116,7 @@ func TestSmallBatchOvertakes(t *testing.T) {
 		}
 	}
 	start := time.Now()
-	if _, said, code := w.exhume(t, env, "submit", "small.jsonl", "--by", "tester", "--batch", "small", "--root", w.path("small"), "--wait"); code != 0 {
+	if _, said, code := w.Exhume(t, env, "submit", "small.jsonl", "--by", "tester", "--batch", "small", "--root", w.Path("small"), "--wait"); code != 0 {
 		t.Fatalf("exit code %d\n%s", code, said)
 	}
 	took := time.Since(start)
@@ -225,38 +127,5 @@ func TestSmallBatchOvertakes(t *testing.T) {
 	t.Logf("the small batch took %s, beside %d of %d items of the large one", took, s.Counts.Done(), large)
 	if took > 15*time.Second {
 		t.Errorf("the small batch took %s", took)
-	}
-}
-
-// tombstones are those of the world's manifest.
-func (w *world) tombstones(t *testing.T) (found []string) {
-	t.Helper()
-	text, err := os.ReadFile(w.path("manifest.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range lines(string(text)) {
-		var row struct{ Tombstone string }
-		if err := json.Unmarshal([]byte(line), &row); err != nil {
-			t.Fatal(err)
-		}
-		found = append(found, row.Tombstone)
-	}
-	return found
-}
-
-// manifest writes a manifest of n items that share the tombstones.
-func (w *world) manifest(t *testing.T, name string, tombstones []string, n int) {
-	t.Helper()
-	f, err := os.Create(w.path(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := bufio.NewWriter(f)
-	for i := range n {
-		_, _ = fmt.Fprintf(out, `{"tombstone":%q,"output":"%d/%d"}`+"\n", tombstones[i%len(tombstones)], i/1000, i)
-	}
-	if err := errors.Join(out.Flush(), f.Close()); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -2,23 +2,31 @@ package integration
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/exhume/exhume/integration/harness"
 )
 
-// nextMigration adds what the present program can do without.
+// nextMigration adds what the present program can do without, and leads from one
+// version of the ledger to the next.
 const nextMigration = `-- +goose Up
 ALTER TABLE batch ADD COLUMN colour text NOT NULL DEFAULT 'grey';
-UPDATE ledger_schema SET version = 4;
+UPDATE ledger_schema SET version = %[2]d;
 -- +goose Down
 -- loses: the colours
 ALTER TABLE batch DROP COLUMN colour;
-UPDATE ledger_schema SET version = 3;
+UPDATE ledger_schema SET version = %[1]d;
 `
+
+var schemaVersion = regexp.MustCompile(`const schemaVersion = (\d+)\n`)
 
 // nextBinary builds the program with a ledger schema that is one version on, and
 // compatible with the present one.
@@ -33,11 +41,19 @@ func nextBinary(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := strings.Replace(string(schema), "const schemaVersion = 3\n", "const schemaVersion = 4\n", 1)
-	if next == string(schema) {
-		t.Fatal("the schema has another version: bring this test up to date")
+	found := schemaVersion.FindSubmatch(schema)
+	if found == nil {
+		t.Fatal("schema.go does not tell its version any more: bring this test up to date")
 	}
-	files := map[string]string{"schema.go": next, "migrations/postgres/00004_next.sql": nextMigration, "migrations/sqlite/00004_next.sql": nextMigration}
+	version, err := strconv.Atoi(string(found[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	migration := fmt.Sprintf(nextMigration, version, version+1)
+	files := map[string]string{"schema.go": string(schemaVersion.ReplaceAll(schema, fmt.Appendf(nil, "const schemaVersion = %d\n", version+1)))}
+	for _, kind := range []string{"postgres", "sqlite"} {
+		files[fmt.Sprintf("migrations/%s/%05d_next.sql", kind, version+1)] = migration
+	}
 	var overlay struct{ Replace map[string]string }
 	overlay.Replace = map[string]string{}
 	for name, text := range files {
@@ -55,9 +71,9 @@ func nextBinary(t *testing.T) string {
 	if err := os.WriteFile(list, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "exhume-next")
-	if out, err := exec.Command("go", "build", "-overlay", list, "-o", path, "../cmd/exhume").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	path, err := harness.Build("exhume-next", "./cmd/exhume", "-overlay", list)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
@@ -68,47 +84,45 @@ func TestRollingUpgrade(t *testing.T) {
 	t.Parallel()
 	const items = 20_000
 	next := nextBinary(t)
-	w, _ := synthetic(t, items)
-	env, old := w.fleet(t, 2)
-	wait := w.submitted(t, env, "b", w.path("root"))
-	waitFor(t, "the old fleet's first results", func() bool { return old[0].metric(t, "exhume_collector_recorded_total") > items/20 })
+	w, _ := harness.Synthetic(t, items)
+	env, old := w.Fleet(t, 2)
+	wait := w.Submitted(t, env, "b", w.Path("root"))
+	harness.WaitFor(t, "the old fleet's first results", func() bool { return old[0].Metric(t, "exhume_collector_recorded_total") > items/20 })
 
 	migrate := exec.Command(next, "migrate", "up")
-	migrate.Dir, migrate.Env = w.dir, append(cleanEnv(), env...)
+	migrate.Dir, migrate.Env = w.Dir, append(harness.CleanEnv(), env...)
 	if out, err := migrate.CombinedOutput(); err != nil || !strings.Contains(string(out), "next") {
 		t.Fatalf("migrate up: %v\n%s", err, out)
 	}
-	before := old[0].metric(t, "exhume_collector_recorded_total")
-	waitFor(t, "the old collector to go on with the new ledger", func() bool { return old[0].metric(t, "exhume_collector_recorded_total") > before })
+	before := old[0].Metric(t, "exhume_collector_recorded_total")
+	harness.WaitFor(t, "the old collector to go on with the new ledger", func() bool { return old[0].Metric(t, "exhume_collector_recorded_total") > before })
 	for i, r := range slices.Clone(old) {
 		args := []string{"collector"}
 		if i > 0 {
-			args = []string{"worker", "--worker-name", "next-" + r.name}
+			args = []string{"worker", "--worker-name", "next-" + r.Name}
 		}
 		// The evidence log passes from one collector to the next, which therefore
 		// do not work at the same time; workers do.
 		if i == 0 {
-			r.stop(t)
+			r.Stop(t)
 		}
-		old[i] = w.startProgram(t, next, r.name, env, args...)
-		r.stop(t)
+		old[i] = w.StartProgram(t, next, r.Name, env, args...)
+		r.Stop(t)
 	}
 	if wait() != 0 {
 		t.FailNow()
 	}
 	by := map[string]int{}
-	for _, r := range w.results(t, "b") {
+	for _, r := range w.Results(t, "b") {
 		by[strings.TrimSuffix(r.Worker, r.Worker[len(r.Worker)-1:])]++
 	}
 	if by["w"] == 0 || by["next-worker"] == 0 {
 		t.Errorf("items by kind of worker: %v, want some of both", by)
 	}
 	// Whoever has the old program still reads the ledger.
-	if out, said, code := w.exhume(t, env, "batch", "show", "b"); code != 0 {
+	if out, said, code := w.Exhume(t, env, "batch", "show", "b"); code != 0 {
 		t.Errorf("batch show: exit code %d\n%s%s", code, out, said)
 	}
-	for _, r := range slices.Backward(old) {
-		r.stop(t)
-	}
-	w.checkInvariants(t, "b")
+	harness.StopAll(t, old)
+	w.CheckInvariants(t, "b")
 }

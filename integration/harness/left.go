@@ -1,4 +1,4 @@
-package integration
+package harness
 
 import (
 	"fmt"
@@ -13,21 +13,20 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
-// left describes what waits in the world's broker: requests, consumers of
-// batches, results that nobody acknowledged, active batches, retry records.
-func (w *world) left(t *testing.T) []string {
-	t.Helper()
-	js := w.openBroker(t)
+// Left describes what waits in a broker: requests, consumers of batches, results
+// that nobody acknowledged, active batches, retry records.
+func Left(tb testing.TB, js jetstream.JetStream) []string {
+	tb.Helper()
 	var left []string
 	for _, name := range []string{schemas.StreamRestore, schemas.StreamResults} {
-		s, err := js.Stream(t.Context(), name)
+		s, err := js.Stream(tb.Context(), name)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if n := s.CachedInfo().State.Msgs; n > 0 && name == schemas.StreamRestore {
 			left = append(left, fmt.Sprintf("%d requests", n))
 		}
-		consumers := s.ListConsumers(t.Context())
+		consumers := s.ListConsumers(tb.Context())
 		for c := range consumers.Info() {
 			if c.Name == schemas.Single {
 				continue // it stands for ever
@@ -38,13 +37,13 @@ func (w *world) left(t *testing.T) []string {
 		}
 	}
 	for _, bucket := range []string{schemas.BucketBatches, schemas.BucketRetries} {
-		kv, err := js.KeyValue(t.Context(), bucket)
+		kv, err := js.KeyValue(tb.Context(), bucket)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
-		keys, err := kv.ListKeys(t.Context())
+		keys, err := kv.ListKeys(tb.Context())
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		for key := range keys.Keys() {
 			if key == schemas.Single {
@@ -58,40 +57,40 @@ func (w *world) left(t *testing.T) []string {
 
 // openBroker opens the world's streams with a server of its own. It fails when
 // they are still in use.
-func (w *world) openBroker(t *testing.T) jetstream.JetStream {
-	t.Helper()
-	if w.nats != "" {
-		return connectNATS(t, w.nats)
+func (w *World) openBroker(tb testing.TB) jetstream.JetStream {
+	tb.Helper()
+	if w.NATS != "" {
+		return ConnectNATS(tb, w.NATS)
 	}
 	ns, err := server.NewServer(&server.Options{
 		DontListen: true, NoLog: true, NoSigs: true, JetStream: true, JetStreamMaxStore: 1 << 50,
-		StoreDir: filepath.Join(w.cfg.Exhume.StateDir, "broker"),
+		StoreDir: filepath.Join(w.Config.Exhume.StateDir, "broker"),
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ns.Start()
 	if !ns.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the broker does not start")
+		tb.Fatal("the broker does not start")
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 	})
-	return connectNATS(t, "", nats.InProcessServer(ns))
+	return ConnectNATS(tb, "", nats.InProcessServer(ns))
 }
 
-// connectNATS connects to a server until the test ends.
-func connectNATS(t *testing.T, url string, opts ...nats.Option) jetstream.JetStream {
-	t.Helper()
+// ConnectNATS connects to a server until the test ends.
+func ConnectNATS(tb testing.TB, url string, opts ...nats.Option) jetstream.JetStream {
+	tb.Helper()
 	nc, err := nats.Connect(url, opts...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(nc.Close)
+	tb.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return js
 }
