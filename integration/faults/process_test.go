@@ -75,7 +75,7 @@ func producerKilled(t *testing.T, random *rand.Rand) {
 		killed := afterMessages(t, js, 1+uint64(random.IntN(120)), ended)
 		if killed {
 			_ = cmd.Process.Signal(syscall.SIGKILL)
-			_ = <-ended // it was killed
+			t.Logf("submit: %v", <-ended)
 		}
 		t.Logf("killed: %v\n%s", killed, said)
 	}
