@@ -23,8 +23,8 @@ func Left(tb testing.TB, js jetstream.JetStream) []string {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if n := s.CachedInfo().State.Msgs; n > 0 && name == schemas.StreamRestore {
-			left = append(left, fmt.Sprintf("%d requests", n))
+		if now := s.CachedInfo().State; now.Msgs > 0 && name == schemas.StreamRestore {
+			left = append(left, fmt.Sprintf("%d requests of %s to %s, number %d the last", now.Msgs, clock(now.FirstTime), clock(now.LastTime), now.LastSeq))
 		}
 		consumers := s.ListConsumers(tb.Context())
 		for c := range consumers.Info() {
@@ -32,7 +32,7 @@ func Left(tb testing.TB, js jetstream.JetStream) []string {
 				continue // it stands for ever
 			}
 			if n := c.NumPending + uint64(c.NumAckPending); n > 0 || name == schemas.StreamRestore {
-				left = append(left, fmt.Sprintf("consumer %s of %s with %d messages", c.Name, name, n))
+				left = append(left, fmt.Sprintf("consumer %s of %s, made %s, with %d messages after number %d", c.Name, name, clock(c.Created), n, c.Delivered.Stream))
 			}
 		}
 	}
@@ -49,7 +49,11 @@ func Left(tb testing.TB, js jetstream.JetStream) []string {
 			if key == schemas.Single {
 				continue
 			}
-			left = append(left, bucket+" "+key)
+			entry, err := kv.Get(tb.Context(), key)
+			if err != nil {
+				continue // it is gone just now
+			}
+			left = append(left, fmt.Sprintf("%s %s since %s: %s", bucket, key, clock(entry.Created()), entry.Value()))
 		}
 	}
 	return left
@@ -94,3 +98,5 @@ func ConnectNATS(tb testing.TB, url string, opts ...nats.Option) jetstream.JetSt
 	}
 	return js
 }
+
+func clock(at time.Time) string { return at.Format("15:04:05.000") }
