@@ -30,8 +30,13 @@ test-deps: $(S3SERVER) ## install what the tests need besides Go, where it is mi
 .PHONY: test
 test: test-deps ## run all tests, with the race detector (those of the whole, which load the disk, last and alone)
 	$(GO) test -race -timeout 10m ./cmd/... ./internal/... ./producer/... ./schemas/... ./worker/...
-	$(GO) test -race -timeout 20m ./integration/...
+	$(GO) test -race -timeout 20m ./integration ./integration/harness
+	$(MAKE) faults
 	cd integration/peers && $(GO) test -race ./...
+
+.PHONY: faults
+faults: test-deps ## break everything on purpose, with new chance each time: a short selection, or FAULTS=all (SEED=… for the same again)
+	$(GO) test -race -count 1 -timeout 2h ./integration/faults
 
 .PHONY: build
 build: ## build the static binary bin/exhume

@@ -59,8 +59,8 @@ func collectorKilled(t *testing.T, random *rand.Rand) {
 // through. It watches that a batch is sealed only when all of it is there, and that
 // nothing is published twice: I1, I2.
 func producerKilled(t *testing.T, random *rand.Rand) {
-	tr := newTrial(t, random, 20_000, "")
-	tr.env = append(tr.env, "EXHUME_GROUP_SIZE=512")
+	tr := newTrial(t, random, 6000, "")
+	tr.env = append(tr.env, "EXHUME_GROUP_SIZE=128")
 	tr.start(2)
 	tr.watch = newWatch(tr)
 	js := harness.ConnectNATS(t, tr.NATS)
@@ -72,7 +72,7 @@ func producerKilled(t *testing.T, random *rand.Rand) {
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
-		killed := afterMessages(t, js, 1+uint64(random.IntN(120)), ended)
+		killed := afterMessages(t, js, 1+uint64(random.IntN(24)), ended)
 		if killed {
 			_ = cmd.Process.Signal(syscall.SIGKILL)
 			t.Logf("submit: %v", <-ended)
