@@ -50,7 +50,7 @@ func (m *Manifest) request(rec *record) (schemas.Request, error) {
 
 func checkActor(actor string) error {
 	if actor == "" {
-		return errors.New("no actor: name one in the row or give a default")
+		return errors.New("no actor: name one in the row, or for all rows (--by)")
 	}
 	if c, found := control(actor); found {
 		return fmt.Errorf("actor %s contains the control character %U", quote(actor), c)

@@ -385,7 +385,7 @@ func TestManifestFlaws(t *testing.T) {
 func TestManifestWithoutActor(t *testing.T) {
 	t.Parallel()
 	r := readManifest(t, openManifestOf(t, []byte(expand("tombstone,output,actor\n$A,a,\n$B,b,x\n")), ManifestOptions{}))
-	want := []string{"m:2: no actor: name one in the row or give a default"}
+	want := []string{"m:2: no actor: name one in the row, or for all rows (--by)"}
 	if d := cmp.Diff(want, r.Rejects); d != "" {
 		t.Error(d)
 	}

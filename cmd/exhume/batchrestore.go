@@ -150,6 +150,10 @@ func (c *cli) interrupted(b app.Batch) error {
 	if b.ID == "" {
 		return &codeError{exitInterrupted, errors.New("interrupted before anything was submitted")}
 	}
+	if b.SealedAt.IsZero() {
+		return &codeError{exitInterrupted, fmt.Errorf("interrupted: batch %s has %d items done, and is not submitted as a whole yet; the same command continues it",
+			b.ID, b.Counts.Done())}
+	}
 	return &codeError{exitInterrupted, fmt.Errorf("interrupted: batch %s has %d of %d items done; the same command continues it",
 		b.ID, b.Counts.Done(), b.Total)}
 }

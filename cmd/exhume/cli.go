@@ -72,7 +72,7 @@ destination full), 6 not found, 7 refused, 8 cancelled, 130 interrupted.`,
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.SetFlagErrorFunc(usage)
+	root.SetFlagErrorFunc(wrongFlag)
 	if c.codex {
 		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: name}
 	}
@@ -181,5 +181,6 @@ func oneOf(flag, value string, allowed ...string) error {
 	if slices.Contains(allowed, value) {
 		return nil
 	}
-	return fmt.Errorf("--%s %q: want one of %v", flag, value, allowed)
+	named := slices.DeleteFunc(slices.Clone(allowed), func(s string) bool { return s == "" })
+	return fmt.Errorf("--%s %q: want one of %s", flag, value, strings.Join(named, ", "))
 }

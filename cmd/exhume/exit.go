@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/exhume/exhume/internal/app"
 	"github.com/exhume/exhume/internal/fault"
@@ -50,6 +52,16 @@ func usage(cmd *cobra.Command, err error) error {
 	return &codeError{exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())}
 }
 
+// wrongFlag is usage for what the flags' package found, without the names of Go's functions.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	if wrong, ok := errors.AsType[*strconv.NumError](err); ok {
+		if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+			err = fmt.Errorf("--%s %q: want a number", bad.GetFlag().Name, wrong.Num)
+		}
+	}
+	return usage(cmd, err)
+}
+
 // exitCode prints what has to be said about err and maps it to an exit code.
 func (c *cli) exitCode(err error) int {
 	if err == nil {
@@ -84,6 +96,9 @@ func codeOf(err error) int {
 	}
 	if _, ok := errors.AsType[*worker.SickError](err); ok {
 		return exitTemporary
+	}
+	if _, ok := errors.AsType[*app.InUseError](err); ok {
+		return exitRefused
 	}
 	switch {
 	case errors.Is(err, app.ErrNoManifest), errors.Is(err, app.ErrNoFleet):

@@ -23,7 +23,7 @@ func interruptible(ctx context.Context, errOut io.Writer) (context.Context, func
 			if n > 0 {
 				os.Exit(exitInterrupted)
 			}
-			_, _ = fmt.Fprintln(errOut, "\nStopping in order. Once more stops at once; nothing is lost either way.")
+			_, _ = fmt.Fprintln(errOut, "\nStopping. Once more stops at once; nothing is lost either way.")
 			cancel()
 		}
 	}()

@@ -78,6 +78,9 @@ func (c *cli) plan(cmd *cobra.Command, manifest string, f planFlags) error {
 	if err != nil {
 		return usage(cmd, err)
 	}
+	if f.actor == "" {
+		f.actor = "plan" // nothing is done, on nobody's behalf
+	}
 	out := bufio.NewWriter(c.out)
 	printed := &cli{out: out}
 	p := c.newPlanning(cmd, cfg, manifest, f.batchRestoreFlags)

@@ -99,6 +99,7 @@ func TestPlanExitCodes(t *testing.T) {
 		{"flags of batch-restore", []string{"plan", "manifest.json", "--by", "ops", "--mode", "0600", "--batch", "x", "--dry-run"}, 0, "294 to restore", ""},
 		{"invalid rows", []string{"plan", "bad.csv", "--by", "ops"}, 2, "2 rows, 1 invalid", "bad.csv:2: "},
 		{"left out", []string{"plan", "bad.csv", "--by", "ops", "--on-invalid", "skip"}, 0, "1 to restore", "bad.csv:2: "},
+		{"nobody named", []string{"plan", "bad.csv", "--on-invalid", "skip"}, 0, "1 to restore", "bad.csv:2: "},
 		{"no valid row", []string{"plan", "worse.csv", "--by", "ops"}, 2, "", "none of its rows is valid"},
 		{"no manifest", []string{"plan", "nope.csv", "--by", "ops"}, 2, "", "there is no such file"},
 		{"bad format", []string{"plan", "bad.csv", "-o", "xml"}, 2, "", "--output"},

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -55,7 +58,7 @@ func (c *cli) probe(ctx context.Context, at string) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return &codeError{exitTemporary, err}
+		return &codeError{exitTemporary, fmt.Errorf("nobody answers at %s (does the role run there? --http-listen says where it answers): %w", at, err)}
 	}
 	defer resp.Body.Close() //nolint:errcheck // read as far as it is of interest
 	var report struct {
@@ -66,7 +69,11 @@ func (c *cli) probe(ctx context.Context, at string) error {
 		return &codeError{exitTemporary, fmt.Errorf("%s: %w", url, err)}
 	}
 	if resp.StatusCode != http.StatusOK {
-		return &codeError{exitTemporary, fmt.Errorf("%s: %s %v", url, report.Status, report.Checks)}
+		bad := []string{report.Status}
+		for _, name := range slices.Sorted(maps.Keys(report.Checks)) {
+			bad = append(bad, fmt.Sprintf("  %s: %s", name, report.Checks[name]))
+		}
+		return &codeError{exitTemporary, fmt.Errorf("%s: %s", url, strings.Join(bad, "\n"))}
 	}
 	_, err = fmt.Fprintln(c.out, report.Status)
 	return err

@@ -43,6 +43,8 @@ type fleetOptions struct {
 	// listen, if not empty, is where other processes may connect to the broker,
 	// host:port.
 	listen string
+	// patience bounds how long it waits for another process in the state directory; 0 does not.
+	patience time.Duration
 	// drain bounds how long the worker finishes what it has in hand; 0 does not.
 	drain time.Duration
 	// temporary says that the fleet ends by itself: nobody is to submit to it, and
@@ -62,7 +64,7 @@ func openFleet(ctx context.Context, cfg *Config, o fleetOptions, log zerolog.Log
 			err = errors.Join(err, f.close())
 		}
 	}()
-	if f.lock, err = lockState(ctx, cfg.Exhume.StateDir, o.waiting); err != nil {
+	if f.lock, err = lockStateFor(ctx, o.patience, cfg.Exhume.StateDir, o.waiting); err != nil {
 		return nil, err
 	}
 	// One that was killed has left its address behind.

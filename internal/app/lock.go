@@ -40,6 +40,21 @@ func lockState(ctx context.Context, dir string, waiting func(owner string)) (*st
 	return &stateLock{f}, nil
 }
 
+// lockStateFor is lockState that gives up after so long; 0 is never.
+func lockStateFor(ctx context.Context, patience time.Duration, dir string, waiting func(owner string)) (*stateLock, error) {
+	if patience <= 0 {
+		return lockState(ctx, dir, waiting)
+	}
+	within, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	l, err := lockState(within, dir, waiting)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return nil, fmt.Errorf("%w, let 'exhume worker' join it, or choose another --state-dir and --listen",
+			&InUseError{"state directory " + dir, lockOwner(filepath.Join(dir, "lock"))})
+	}
+	return l, err
+}
+
 func lockOwner(path string) string {
 	b, err := os.ReadFile(path)
 	if owner := strings.TrimSpace(string(b)); err == nil && owner != "" {

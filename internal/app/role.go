@@ -107,7 +107,8 @@ func RunCollector(ctx context.Context, cfg *Config, o RoleOptions, log zerolog.L
 // RunUp is a whole fleet in one process that works until the context ends, and
 // listens so that other processes can submit batches and workers can join.
 func RunUp(ctx context.Context, cfg *Config, o RoleOptions, log zerolog.Logger) (err error) {
-	f, err := openFleet(ctx, cfg, fleetOptions{waiting: o.Waiting, acceptEvidence: o.AcceptEvidence, listen: cfg.NATS.Listen, drain: time.Duration(cfg.Exhume.DrainTimeout)}, log)
+	f, err := openFleet(ctx, cfg, fleetOptions{waiting: o.Waiting, acceptEvidence: o.AcceptEvidence, listen: cfg.NATS.Listen,
+		patience: time.Duration(cfg.Exhume.StartTimeout), drain: time.Duration(cfg.Exhume.DrainTimeout)}, log)
 	if err != nil {
 		return err
 	}

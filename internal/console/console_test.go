@@ -5,8 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -72,6 +74,23 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s: %d %s", c.path, status, body)
 		}
 	}
+}
+
+// A check that never answers keeps nobody from hearing of the others.
+func TestHealthIsToldInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		w := httptest.NewRecorder()
+		ready(t.Context(), w, []Check{
+			{"archive", func(context.Context) error { <-end; return nil }},
+			{"broker", func(context.Context) error { return errors.New("refused") }},
+			{"ledger", func(context.Context) error { return nil }},
+		})
+		if got := w.Body.String(); w.Code != 503 || !strings.Contains(got, `{"archive":"no answer within 5s","broker":"refused"}`) {
+			t.Errorf("%d %s", w.Code, got)
+		}
+		close(end)
+	})
 }
 
 func TestMetrics(t *testing.T) {

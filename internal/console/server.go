@@ -94,9 +94,16 @@ func ready(ctx context.Context, w http.ResponseWriter, checks []Check) {
 		go func() { done <- outcome{c.Name, c.Probe(ctx)} }()
 	}
 	wrong := map[string]string{}
+	for _, c := range checks {
+		wrong[c.Name] = fmt.Sprintf("no answer within %s", checkTimeout)
+	}
 	for range checks {
-		if o := <-done; o.err != nil {
-			wrong[o.name] = o.err.Error()
+		select {
+		case o := <-done:
+			if delete(wrong, o.name); o.err != nil {
+				wrong[o.name] = o.err.Error()
+			}
+		case <-ctx.Done(): // also for a check that does not heed it
 		}
 	}
 	if len(wrong) > 0 {
