@@ -22,6 +22,12 @@ const (
 	sickFor = 10 * time.Second
 	// probeTimeout bounds a probe. What has not answered by then is away.
 	probeTimeout = 5 * time.Second
+	// besideTimeout is the same for a destination while items are tried there: the
+	// probe waits for its disk behind all that they write, which may itself be what
+	// is slow. The archive answers on a connection of its own.
+	besideTimeout = time.Minute
+	// mostEvents is how many events wait for somebody to be told. More are dropped.
+	mostEvents = 64
 )
 
 // Prober looks whether what a worker works on is there. Its methods return soon
@@ -51,22 +57,25 @@ type breaker struct {
 	// whoever probes asks it, and until then it counts as open.
 	machine *gobreaker.TwoStepCircuitBreaker[struct{}]
 	probe   probe
+	// beside bounds a probe while items are tried.
+	beside time.Duration
 
+	term    int           // how often it has opened
 	since   time.Time     // when it was closed, or ceased to be
 	cause   error         // why it is not closed
 	next    time.Time     // when it is probed next; zero while it is
 	opened  chan struct{} // closed by its opening
 	most    int           // how many items may be tried at a time; 0 for any number
-	trying  int           // how many are
+	trying  int           // how many are that began in this term; older ones may go on for hours
 	holding int           // how many groups wait for it without their room
 }
 
 // errCutOff is what a try ends with that says nothing about what it was at.
 var errCutOff = errors.New("cut off")
 
-func newBreaker(of string, down schemas.Code, ask func(context.Context) error) *breaker {
+func newBreaker(of string, down schemas.Code, beside time.Duration, ask func(context.Context) error) *breaker {
 	return &breaker{
-		of: of, down: down, since: time.Now(), opened: make(chan struct{}), probe: probe{ask: ask},
+		of: of, down: down, beside: beside, since: time.Now(), opened: make(chan struct{}), probe: probe{ask: ask},
 		machine: gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 			// No Interval: with one, what a try that has lasted longer comes to does
 			// not count.
@@ -105,21 +114,21 @@ func (b *breaker) status() schemas.BreakerStatus {
 }
 
 // judge is what an answer to a probe says: why work would be in vain, or nil.
-func (b *breaker) judge(err error) error {
+func (b *breaker) judge(err error, within time.Duration) error {
 	switch {
 	case err == nil:
 		return nil
 	case isDown(err), isSick(err):
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
-		return b.silent()
+		return b.silent(within)
 	default:
 		return nil
 	}
 }
 
-func (b *breaker) silent() error {
-	return fault.New(b.down, "%s: no answer to a probe within %s", b.of, probeTimeout)
+func (b *breaker) silent(within time.Duration) error {
+	return fault.New(b.down, "%s: no answer to a probe within %s", b.of, within)
 }
 
 // probe asks one thing whether it is there, never twice at a time.
@@ -131,22 +140,23 @@ type probe struct {
 }
 
 type answer struct {
-	there chan struct{}
-	err   error
+	within time.Duration
+	there  chan struct{}
+	err    error
 }
 
 // begin gives the question that is under way, or asks a new one in a goroutine of
-// its own, within ctx.
-func (p *probe) begin(ctx context.Context, goroutines *sync.WaitGroup) *answer {
+// its own, within ctx and that time.
+func (p *probe) begin(ctx context.Context, within time.Duration, goroutines *sync.WaitGroup) *answer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.asked != nil {
 		return p.asked
 	}
-	a := &answer{there: make(chan struct{})}
+	a := &answer{within: within, there: make(chan struct{})}
 	p.asked = a
 	goroutines.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
 		a.err = p.ask(ctx)
 		p.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -302,6 +303,82 @@ func TestHeldItemsOfASickWorkerGoBack(t *testing.T) {
 		}
 		if d := time.Since(begin); d > 30*time.Second {
 			t.Errorf("after %s", d)
+		}
+	})
+}
+
+// While a breaker is open its reason is the last probe's, and that it is trouble of
+// another kind now is told as well.
+func TestReasonsAreRenewed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const reasons = 4
+		begin := time.Now()
+		events := make(chan schemas.BreakerStatus, 10)
+		g := testGuard(t, Config{
+			Name: "w", Tell: func(e schemas.WorkerEvent) { events <- e.Breaker },
+			Prober: probes{destination: func(context.Context, string) error {
+				minute := int(time.Since(begin) / time.Minute)
+				switch code := schemas.CodeDestinationDown; {
+				case minute >= reasons:
+					return nil
+				case minute >= 2:
+					code = schemas.CodeDestinationReadOnly
+					fallthrough
+				default:
+					return fault.New(code, "reason %d", minute)
+				}
+			}},
+		}, restoreTo(func(string) error { return fault.New(schemas.CodeDestinationDown, "reason 0") }))
+		go func() { _, _ = g.restore(t.Context(), t.Context(), schemas.Settings{Root: "/d"}, group(4)) }()
+		for i := range reasons {
+			time.Sleep(59 * time.Second) // of the bubble's clock
+			if st := g.status()[1]; st.Reason != fmt.Sprint("reason ", i) || st.Sick != (i >= 2) {
+				t.Errorf("%+v, want reason %d", st, i)
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Minute)
+		var got []string
+		for len(events) > 0 {
+			e := <-events
+			got = append(got, fmt.Sprint(e.State, " ", e.Code))
+		}
+		if diff := cmp.Diff([]string{"open destination_down", "open destination_read_only", "closed "}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// Whoever is told of breakers may hang: that holds nobody up.
+func TestTellingHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		over := make(chan struct{})
+		told := 0
+		away := newOutage(schemas.CodeDestinationDown, time.Minute)
+		g := testGuard(t, Config{
+			Tell:   func(schemas.WorkerEvent) { told++; <-over },
+			Prober: probes{destination: func(context.Context, string) error { return away.err() }},
+		}, restoreTo(func(string) error { return away.err() }))
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range 2 * mostEvents {
+			wg.Go(func() {
+				if _, err := g.restore(t.Context(), t.Context(), schemas.Settings{Root: fmt.Sprint("/", i)}, group(1)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(start); took > time.Minute+2*openFor {
+			t.Errorf("it took %s", took)
+		}
+		if told != 1 {
+			t.Errorf("told %d times at once", told)
+		}
+		close(over)
+		synctest.Wait()
+		if told < mostEvents || told > mostEvents+1 {
+			t.Errorf("told %d times", told)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -38,9 +39,12 @@ type guard struct {
 	// size is what a whole group is, and all what that makes for all groups that
 	// are tried at a time.
 	size, all int
-	// observe is told of each change of a breaker, turned of those from closed to
-	// not and back.
-	observe, turned func(schemas.BreakerStatus)
+	// observe is told of each change of a breaker.
+	observe func(schemas.BreakerStatus)
+	// events are for who is told when a breaker turns, nil when nobody is. He may
+	// hang, as a broker does, which holds nobody else up.
+	events chan schemas.WorkerEvent
+	name   string
 
 	// life ends with the guard, and goroutines are those that it has.
 	life       context.Context
@@ -56,17 +60,37 @@ type guard struct {
 func newGuard(cfg Config, log zerolog.Logger) *guard {
 	g := &guard{
 		prober: cfg.Prober, log: log, size: cfg.GroupSize, all: cfg.GroupSize * cfg.Groups,
-		observe: cfg.Observer.Breaker, turned: func(s schemas.BreakerStatus) {
-			cfg.Tell(schemas.WorkerEvent{Worker: cfg.Name, At: time.Now().UTC(), Breaker: s})
-		},
-		news: make(chan struct{}), archive: newBreaker(schemas.BreakerArchive, schemas.CodeArchiveDown, cfg.Prober.Archive),
+		observe: cfg.Observer.Breaker, name: cfg.Name, news: make(chan struct{}),
+		archive:      newBreaker(schemas.BreakerArchive, schemas.CodeArchiveDown, probeTimeout, cfg.Prober.Archive),
 		destinations: map[string]*breaker{},
 	}
 	g.life, g.end = context.WithCancel(context.Background())
+	if cfg.Tell != nil {
+		g.events = make(chan schemas.WorkerEvent, mostEvents)
+	}
 	return g
 }
 
-// close ends the guard's goroutines, and leaves a probe behind that does not end.
+// start begins to tell of events; who does that closes the guard, too.
+func (g *guard) start(tell func(schemas.WorkerEvent)) {
+	if tell != nil {
+		g.goroutines.Go(func() { g.report(tell) })
+	}
+}
+
+// report tells of events, one after the other, as long as the guard lives.
+func (g *guard) report(tell func(schemas.WorkerEvent)) {
+	for {
+		select {
+		case e := <-g.events:
+			tell(e)
+		case <-g.life.Done():
+			return
+		}
+	}
+}
+
+// close ends the guard's goroutines, and leaves one behind that does not end.
 func (g *guard) close() {
 	g.end()
 	ended := make(chan struct{})
@@ -74,7 +98,7 @@ func (g *guard) close() {
 	select {
 	case <-ended:
 	case <-time.After(patience):
-		g.log.Warn().Msg("a probe does not end; leaving it behind")
+		g.log.Warn().Msg("a probe, or telling the broker of a breaker, does not end; leaving it behind")
 	}
 }
 
@@ -85,7 +109,7 @@ func (g *guard) destination(root string) *breaker {
 		if len(g.destinations) >= manyBreakers {
 			maps.DeleteFunc(g.destinations, func(_ string, b *breaker) bool { return b.idle() })
 		}
-		b = newBreaker(root, schemas.CodeDestinationDown, func(ctx context.Context) error { return g.prober.Destination(ctx, root) })
+		b = newBreaker(root, schemas.CodeDestinationDown, besideTimeout, func(ctx context.Context) error { return g.prober.Destination(ctx, root) })
 		g.destinations[root] = b
 	}
 	return b
@@ -158,23 +182,35 @@ func (g *guard) until(ctx context.Context, so func() bool) error {
 // restore has a group restored below the root of s. While what it needs is away it
 // is held, but only until the hand's stop ends; when this worker cannot write there
 // the items fail with that, whether they were tried or not. An error that is not
-// about the group as a whole is narrowed down to the items that cause it. The error
-// is that of one of the hand's contexts, or errBack.
+// about the group as a whole is narrowed down to the items that cause it, by halving.
+// Where that is a timeout patience has an end: as many as it takes to find one item
+// are waited for, then all that is left fails with it. The error is that of one of
+// the hand's contexts, or errBack.
 func (g *guard) restore(h *hand, r Restorer, s schemas.Settings, items []schemas.Request) (done []schemas.Result, err error) {
-	for len(items) > 0 {
-		p, err := g.enter(h, s.Root, len(items))
+	ends := []int{len(items)} // of the parts to be tried, that of the next one last
+	timeouts := 0
+	for len(done) < len(items) {
+		from, to := len(done), ends[len(ends)-1]
+		if from == to {
+			ends = ends[:len(ends)-1]
+			continue
+		}
+		p, err := g.enter(h, s.Root, to-from)
 		if isSick(err) {
-			return append(done, failures(items, err)...), nil
+			return append(done, failures(items[from:], err)...), nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		part := items[:p.items]
+		part := items[from : from+p.items]
 		got, err := g.try(h.work, r, s, part)
-		if err == nil {
-			err = g.failing(h.work, p, got)
+		if err == nil || fault.Is(err, schemas.CodeItemTimeout) {
+			err = cmp.Or(g.failing(h.work, p, got, err), err)
 		}
 		g.leave(h.work, p, got, err)
+		if fault.Is(err, schemas.CodeItemTimeout) {
+			timeouts++
+		}
 		switch {
 		case err == nil:
 		case h.work.Err() != nil:
@@ -183,19 +219,15 @@ func (g *guard) restore(h *hand, r Restorer, s schemas.Settings, items []schemas
 			return nil, err
 		case isDown(err):
 			continue
+		case timeouts > bits.Len(uint(len(items))):
+			return append(done, failures(items[from:], err)...), nil
 		case len(part) == 1 || isSick(err):
 			got = failures(part, err)
 		default:
-			if got, err = g.restore(h, r, s, part[:len(part)/2]); err != nil {
-				return nil, err
-			}
-			tail, err := g.restore(h, r, s, part[len(part)/2:])
-			if err != nil {
-				return nil, err
-			}
-			got = append(got, tail...)
+			ends = append(ends, from+len(part), from+len(part)/2)
+			continue
 		}
-		if items = items[len(part):]; done == nil {
+		if done == nil {
 			done = got // mostly all of them
 		} else {
 			done = append(done, got...)
@@ -205,14 +237,18 @@ func (g *guard) restore(h *hand, r Restorer, s schemas.Settings, items []schemas
 }
 
 // failing asks what items were tried at, when some of them failed with what may pass,
-// whether it fails for everybody: then it is as good as away, which is no item's fault.
-// The error says that it is.
-func (g *guard) failing(ctx context.Context, p *pass, results []schemas.Result) error {
+// or took too long, whether it fails for everybody: then it is as good as away, which is
+// no item's fault. The error says that it is.
+func (g *guard) failing(ctx context.Context, p *pass, results []schemas.Result, of error) error {
+	failed := func(code schemas.Code) bool {
+		return fault.Is(of, code) || slices.ContainsFunc(results, func(r schemas.Result) bool { return r.Code == code })
+	}
+	late := failed(schemas.CodeItemTimeout)
 	for i, code := range [2]schemas.Code{schemas.CodeArchiveError, schemas.CodeDestinationBusy} {
-		if !slices.ContainsFunc(results, func(r schemas.Result) bool { return r.Code == code }) {
+		if !late && !failed(code) {
 			continue
 		}
-		if err := g.ask(ctx, p.needs[i]); isDown(err) {
+		if err := g.ask(ctx, p.needs[i], p.needs[i].beside); isDown(err) {
 			return err
 		}
 	}
@@ -226,6 +262,7 @@ var errBack = errors.New("to be given back")
 type pass struct {
 	items  int
 	needs  [2]*breaker
+	terms  [2]int // of the breakers
 	report [2]func(error)
 }
 
@@ -273,6 +310,7 @@ func (g *guard) admit(root string, n int) (*pass, <-chan struct{}, error) {
 	}
 	for i, b := range p.needs {
 		p.report[i], _ = b.machine.Allow() // it is closed
+		p.terms[i] = b.term
 		b.trying += p.items
 	}
 	return p, nil, nil
@@ -321,13 +359,16 @@ func (g *guard) leave(ctx context.Context, p *pass, results []schemas.Result, er
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i, b := range p.needs {
-		b.trying -= p.items
+		current := p.terms[i] == b.term
+		if current {
+			b.trying -= p.items
+		}
 		was := b.closed()
 		p.report[i](charged[i])
 		switch {
 		case was && !b.closed():
 			g.opened(b, charged[i])
-		case b.most > 0 && err == nil && charged[i] == nil:
+		case current && b.most > 0 && err == nil && charged[i] == nil:
 			if b.most *= 2; b.most >= g.all {
 				b.most = 0
 			}
@@ -350,6 +391,7 @@ func sickness(results []schemas.Result) error {
 // opened is called when a breaker has opened, with the lock held.
 func (g *guard) opened(b *breaker, cause error) {
 	b.since, b.cause, b.most = time.Now(), cause, 0
+	b.term, b.trying = b.term+1, 0
 	g.schedule(b)
 	close(b.opened)
 	g.turn(b)
@@ -380,7 +422,7 @@ func (g *guard) heal(b *breaker) {
 		b.next = time.Time{}
 		g.changed(b)
 		g.mu.Unlock()
-		err := g.ask(g.life, b)
+		err := g.ask(g.life, b, probeTimeout)
 		if err == nil {
 			pause(g.life, rand.N(openFor/2)) //nolint:gosec // spreads load, guards nothing
 		}
@@ -401,11 +443,14 @@ func (g *guard) recovered(b *breaker, report func(error), err error) bool {
 	defer g.tell()
 	report(err)
 	if err != nil {
-		if isSick(err) != isSick(b.cause) {
-			b.cause = err
-		}
+		turned := isSick(err) != isSick(b.cause)
+		b.cause = err
 		g.schedule(b)
-		g.changed(b)
+		if turned {
+			g.turn(b)
+		} else {
+			g.changed(b)
+		}
 		return false
 	}
 	b.since, b.cause, b.opened = time.Now(), nil, make(chan struct{})
@@ -417,7 +462,7 @@ func (g *guard) recovered(b *breaker, report func(error), err error) bool {
 }
 
 // changed has everybody told how a breaker stands now, turn that it opened or
-// closed. The caller holds the lock.
+// closed, or that it is another kind of trouble now. The caller holds the lock.
 func (g *guard) changed(b *breaker) { g.observe(b.status()) }
 
 func (g *guard) turn(b *breaker) {
@@ -431,22 +476,30 @@ func (g *guard) turn(b *breaker) {
 		log.Warn().Err(b.cause).Str("code", string(s.Code)).Msg("breaker open; holding what is in hand")
 	}
 	g.observe(s)
-	g.turned(s)
+	select {
+	case g.events <- schemas.WorkerEvent{Worker: g.name, At: time.Now().UTC(), Breaker: s}:
+	default: // its status says it, too
+	}
 }
 
 // ask probes what a breaker stands before, and says why work would be in vain; nil
-// when it would not.
-func (g *guard) ask(ctx context.Context, b *breaker) error {
-	a := b.probe.begin(g.life, &g.goroutines)
-	t := time.NewTimer(probeTimeout)
+// when it would not. What has not answered within that time is away.
+func (g *guard) ask(ctx context.Context, b *breaker, within time.Duration) error {
+	t := time.NewTimer(within)
 	defer t.Stop()
-	select {
-	case <-a.there:
-		return b.judge(a.err)
-	case <-t.C:
-		return b.silent()
-	case <-ctx.Done():
-		return nil
+	for {
+		a := b.probe.begin(g.life, within, &g.goroutines)
+		select {
+		case <-a.there:
+			if a.within < within && errors.Is(a.err, context.DeadlineExceeded) {
+				continue // it was begun by somebody with less patience
+			}
+			return b.judge(a.err, within)
+		case <-t.C:
+			return b.silent(within)
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 

@@ -73,6 +73,7 @@ func testGuard(t *testing.T, cfg Config, r Restorer) guarded {
 	cfg = cfg.withDefaults()
 	s := newSlots(cfg.Groups, cfg.GroupSize)
 	g := guarded{newGuard(cfg, zerolog.Nop()), r, s, s.join("")}
+	g.start(cfg.Tell)
 	t.Cleanup(g.close)
 	return g
 }
@@ -131,6 +132,48 @@ func TestGuardNarrowsDown(t *testing.T) {
 	want := map[int64]schemas.Code{3: schemas.CodeArchiveCorrupt, 17: schemas.CodeInternal, 30: schemas.CodeItemTimeout}
 	if diff := cmp.Diff(want, codes(t, done)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Timeouts are waited for as often as it takes to find one item that causes them.
+func TestGuardLosesPatience(t *testing.T) {
+	t.Parallel()
+	const n, limit = 512, 10 * time.Minute
+	for _, c := range []struct {
+		name     string
+		hangs    func(index int64) bool
+		timeouts int
+		failed   func(index int64) bool
+	}{
+		{"all", func(int64) bool { return true }, 11, func(int64) bool { return true }},
+		{"the first", func(i int64) bool { return i == 0 }, 10, func(i int64) bool { return i == 0 }},
+		{"the last", func(i int64) bool { return i == n-1 }, 10, func(i int64) bool { return i == n-1 }},
+		{"two", func(i int64) bool { return i == 100 || i == 300 }, 11, func(i int64) bool { return i == 100 || i >= 256 }},
+	} {
+		bubbled(t, c.name, func(t *testing.T) {
+			start, timeouts := time.Now(), 0
+			g := testGuard(t, Config{}, restorerFunc(func(ctx context.Context, r schemas.Request) error {
+				if !c.hangs(r.Index) {
+					return nil
+				}
+				timeouts++
+				_ = lasts(ctx, limit)
+				return fault.New(schemas.CodeItemTimeout, "given up")
+			}))
+			done, err := g.restore(t.Context(), t.Context(), schemas.Settings{}, group(n))
+			if err != nil || len(done) != n {
+				t.Fatalf("%d results, %v", len(done), err)
+			}
+			got := codes(t, done)
+			for i := range int64(n) {
+				if (got[i] == schemas.CodeItemTimeout) != c.failed(i) {
+					t.Errorf("item %d: %q", i, got[i])
+				}
+			}
+			if timeouts != c.timeouts || time.Since(start) != time.Duration(timeouts)*limit {
+				t.Errorf("%d timeouts, want %d, in %s", timeouts, c.timeouts, time.Since(start))
+			}
+		})
 	}
 }
 
@@ -442,7 +485,11 @@ func TestWatchdogEndsWhatHangs(t *testing.T) {
 					t.Errorf("got %v, %v", done, err)
 				}
 			})
-			time.Sleep(watchAfter + probeTimeout + patience + time.Second) // of the bubble's clock
+			within := probeTimeout
+			if c.of != "archive" {
+				within = besideTimeout
+			}
+			time.Sleep(watchAfter + within + patience + time.Second) // of the bubble's clock
 			synctest.Wait()
 			want := map[string]bool{"archive": c.of == "archive", "/d": c.of == "/d"}
 			for of, state := range g.states() {
@@ -456,6 +503,64 @@ func TestWatchdogEndsWhatHangs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A disk that a try makes slow answers a probe late, which does not end the try.
+func TestWatchdogWaitsForASlowDestination(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var tries atomic.Int64
+		g := testGuard(t, Config{Prober: probes{destination: func(ctx context.Context, _ string) error {
+			return lasts(ctx, 6*time.Second)
+		}}}, restorerFunc(func(ctx context.Context, _ schemas.Request) error {
+			tries.Add(1)
+			return lasts(ctx, 40*time.Second)
+		}))
+		start := time.Now()
+		done, err := g.restore(t.Context(), t.Context(), schemas.Settings{Root: "/d"}, group(1))
+		if err != nil || len(codes(t, done)) != 0 || tries.Load() != 1 || time.Since(start) != 40*time.Second {
+			t.Errorf("%v, %v after %d tries and %s", done, err, tries.Load(), time.Since(start))
+		}
+	})
+}
+
+// Who has more patience than the one whose probe he waits for asks again.
+func TestProbesOfDifferentPatience(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := testGuard(t, Config{Prober: probes{destination: func(ctx context.Context, _ string) error {
+			return lasts(ctx, 8*time.Second)
+		}}}, nil)
+		b := g.needs("/d")[1]
+		var short, long error
+		var wg sync.WaitGroup
+		wg.Go(func() { short = g.ask(t.Context(), b, probeTimeout) })
+		synctest.Wait()
+		wg.Go(func() { long = g.ask(t.Context(), b, besideTimeout) })
+		wg.Wait()
+		if !fault.Is(short, schemas.CodeDestinationDown) || short.Error() != "/d: no answer to a probe within 5s" || long != nil {
+			t.Errorf("got %v and %v", short, long)
+		}
+	})
+}
+
+// A try that ends while it is looked what it works with leaves nothing behind that
+// would begin a probe after the guard's end.
+func TestNothingIsProbedAfterTheEnd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for range 200 {
+			var closed atomic.Bool
+			g := testGuard(t, Config{Prober: probes{archive: func(context.Context) error {
+				if closed.Load() {
+					t.Error("probed after the end")
+				}
+				return nil
+			}}}, restorerFunc(func(ctx context.Context, _ schemas.Request) error { return lasts(ctx, watchAfter) }))
+			if _, err := g.restore(t.Context(), t.Context(), schemas.Settings{}, group(1)); err != nil {
+				t.Error(err)
+			}
+			g.close()
+			closed.Store(true)
+		}
+	})
 }
 
 // What cannot be ended holds nobody up for ever who is told to stop.
@@ -518,6 +623,52 @@ func TestSlowStart(t *testing.T) {
 			t.Errorf("in the end at most %d", st.Most)
 		}
 	})
+}
+
+// Tries that began before the outage and go on for hours keep nobody from being
+// tried after it.
+func TestOldTriesKeepNobodyOut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		start := time.Now()
+		failed := false
+		r := restoreFunc(func(ctx context.Context, items []schemas.Request) {
+			if len(items) == 100 {
+				_ = lasts(ctx, 2*time.Hour)
+			}
+		})
+		g := testGuard(t, Config{}, restoreOnce{&failed, r})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := g.restore(t.Context(), t.Context(), schemas.Settings{Root: "/long"}, group(100)); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second) // of the bubble's clock
+		if _, err := g.restore(t.Context(), t.Context(), schemas.Settings{Root: "/other"}, group(50)); err != nil || !failed {
+			t.Error(err)
+		}
+		if took := time.Since(start); took > 3*openFor {
+			t.Errorf("after %s", took)
+		}
+		wg.Wait()
+		if b := g.archive; b.trying != 0 || time.Since(start) != 2*time.Hour {
+			t.Errorf("%d being tried after %s", b.trying, time.Since(start))
+		}
+	})
+}
+
+// restoreOnce is a restorer to which the archive is away once, for a small group.
+type restoreOnce struct {
+	failed *bool
+	Restorer
+}
+
+func (r restoreOnce) Restore(ctx context.Context, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	if len(items) < 100 && !*r.failed {
+		*r.failed = true
+		return nil, fault.New(schemas.CodeArchiveDown, "refused")
+	}
+	return r.Restorer.Restore(ctx, s, items)
 }
 
 // awayUntil is a restorer in an outage.

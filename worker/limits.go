@@ -57,11 +57,11 @@ func enter(gates []*gate) (tolls []toll) {
 	return tolls
 }
 
-// leave opens the gates at which nothing was paid.
+// leave opens the gates at which nothing was paid, for good.
 func leave(tolls []toll) {
-	for _, t := range tolls {
-		if !t.paid {
-			t.busy = false
+	for i := range tolls {
+		if t := &tolls[i]; !t.paid {
+			t.busy, t.paid = false, true
 		}
 	}
 }

@@ -210,6 +210,35 @@ func expectShares(t *testing.T, r *slow, about int) {
 	}
 }
 
+// A group that is held keeps nobody waiting who works elsewhere, though nothing is
+// known yet of how large items are.
+func TestAHeldGroupLeavesTheGateOpen(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newShelf()
+		s.steer(schemas.Steering{Limits: []schemas.Limit{{Scope: schemas.ScopeFleet, Bytes: 1 << 20}}})
+		s.put(below("/away", "held"), 1, 1)
+		away := newOutage(schemas.CodeDestinationDown, time.Hour)
+		defer s.run(t, Config{Limiter: newRates(), Prober: probes{destination: func(ctx context.Context, _ string) error {
+			return away.probe(ctx)
+		}}}, restoreTo(func(root string) error {
+			if root == "/away" {
+				return away.err()
+			}
+			return nil
+		})).stop()
+		time.Sleep(time.Second)
+		s.put(below("/there", "other"), 100, 10)
+		time.Sleep(time.Minute)
+		if s.done("other") != 100 || s.done("held") != 0 {
+			t.Errorf("%d and %d items", s.done("other"), s.done("held"))
+		}
+		time.Sleep(time.Hour)
+		if s.done("held") != 1 {
+			t.Errorf("%d items when it was back", s.done("held"))
+		}
+	})
+}
+
 // A limiter that cannot be asked lets nothing through, and nothing is lost by that.
 func TestLimiterThatIsAway(t *testing.T) {
 	bubble(t, func(t *testing.T) {

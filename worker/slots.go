@@ -256,12 +256,14 @@ type lender struct {
 	served chan struct{}
 }
 
-// lend lets others have the room while the group cannot use it.
+// lend lets others have the room while the group cannot use it, and go through the
+// gates behind which it has kept them waiting.
 func (s *slot) lend() {
 	s.of.mu.Lock()
 	defer s.of.mu.Unlock()
 	s.of.free += s.held
 	s.lent, s.held = s.held, 0
+	leave(s.tolls)
 	s.of.serve()
 }
 

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/exhume/exhume/internal/fault"
@@ -17,6 +18,8 @@ const watchAfter = 15 * time.Second
 // the error is the probe's.
 func (g *guard) try(ctx context.Context, r Restorer, s schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
 	trying, cancel := context.WithCancelCause(ctx)
+	var looking sync.WaitGroup
+	defer looking.Wait() // so that it begins no probe after the guard's end
 	defer cancel(nil)
 	type outcome struct {
 		done []schemas.Result
@@ -43,7 +46,7 @@ func (g *guard) try(ctx context.Context, r Restorer, s schemas.Settings, items [
 				return o.done, o.err
 			}
 		case <-watch.C:
-			go func() { looked <- g.look(trying, s.Root) }()
+			looking.Go(func() { looked <- g.look(trying, s.Root) })
 		case err := <-looked:
 			if err == nil {
 				watch.Reset(watchAfter)
@@ -66,9 +69,13 @@ func (g *guard) look(ctx context.Context, root string) error {
 	g.mu.Lock()
 	needs := g.needs(root)
 	g.mu.Unlock()
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	found := make(chan error, len(needs))
 	for _, b := range needs {
-		go func() { found <- g.ask(ctx, b) }()
+		asking.Go(func() { found <- g.ask(ctx, b, b.beside) })
 	}
 	for range needs {
 		if err := <-found; isDown(err) {

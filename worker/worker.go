@@ -139,8 +139,8 @@ type Config struct {
 	Prober Prober
 	// Observer is told what the worker does; nil tells nobody.
 	Observer Observer
-	// Tell is told when a breaker opens or closes; nil tells nobody. It must return
-	// at once.
+	// Tell is told when a breaker opens or closes, one event at a time; nil tells
+	// nobody. While it does not return, events are dropped that there is no room for.
 	Tell func(schemas.WorkerEvent)
 }
 
@@ -159,9 +159,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Prober == nil {
 		c.Prober = unprobed{}
-	}
-	if c.Tell == nil {
-		c.Tell = func(schemas.WorkerEvent) {}
 	}
 	return c
 }
@@ -233,6 +230,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		defer silence()
 	}
+	w.guard.start(w.cfg.Tell)
 	err := w.watch(ctx, p)
 	if ctx.Err() != nil {
 		err = nil // it ended because it was told to

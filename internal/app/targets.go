@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -22,7 +25,16 @@ type targets struct {
 	opening singleflight.Group
 
 	mu   sync.Mutex
-	open map[string]target
+	open map[string]use
+	// restAfter is how long after the last group began a destination is closed, so that
+	// its file system can be unmounted.
+	restAfter time.Duration
+}
+
+// use is a destination that is open, and when it is closed unless somebody needs it.
+type use struct {
+	target
+	rest *time.Timer
 }
 
 // target is a destination that is open.
@@ -31,6 +43,9 @@ type target interface {
 	begin(s schemas.Settings, n int) restore.Group
 	// Probe says whether it can be written to.
 	Probe(ctx context.Context) error
+	// Moved says that its root is another one now.
+	Moved() bool
+	// Close ends its use. A group that is under way goes on.
 	Close() error
 }
 
@@ -42,19 +57,37 @@ type bucketTarget struct{ *destination.Bucket }
 
 func (b bucketTarget) begin(s schemas.Settings, n int) restore.Group { return b.Group(s, n) }
 
+func (b bucketTarget) Moved() bool { return false }
+
 func (b bucketTarget) Close() error { return nil }
 
 func newTargets(cfg *Config) *targets {
-	return &targets{cfg: cfg, open: map[string]target{}}
+	return &targets{cfg: cfg, open: map[string]use{}, restAfter: time.Minute}
 }
 
 // group begins a group below the root of the settings.
 func (t *targets) group(s schemas.Settings, n int) (restore.Group, error) {
-	to, err := t.get(s.Root)
-	if err != nil {
-		return nil, err
+	for {
+		to, err := t.get(s.Root)
+		if err != nil {
+			return nil, err
+		}
+		if g := t.begin(to, s, n); g != nil {
+			return g, nil
+		}
 	}
-	return to.begin(s, n), nil
+}
+
+// begin begins a group unless the destination is not the one in use any more.
+func (t *targets) begin(to target, s schemas.Settings, n int) restore.Group {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	u := t.open[s.Root]
+	if u.target != to {
+		return nil
+	}
+	u.rest.Reset(t.restAfter)
+	return to.begin(s, n)
 }
 
 // probe says whether the destination with this root can be written to.
@@ -67,15 +100,17 @@ func (t *targets) probe(ctx context.Context, root string) error {
 }
 
 // get gives a destination ready to be used. To make it so sweeps what dead
-// processes left there.
+// processes left there. Where somebody has replaced or removed a root it is opened
+// anew.
 func (t *targets) get(root string) (target, error) {
 	t.mu.Lock()
-	to := t.open[root]
+	used := t.open[root].target
 	t.mu.Unlock()
-	if to != nil {
-		return to, nil
+	if used != nil && !used.Moved() {
+		return used, nil
 	}
 	opened, err, _ := t.opening.Do(root, func() (any, error) {
+		t.forget(root, used)
 		to, err := t.openTarget(root)
 		if err != nil {
 			return nil, err
@@ -85,16 +120,32 @@ func (t *targets) get(root string) (target, error) {
 		if t.open == nil {
 			return nil, errors.Join(fmt.Errorf("destination %q: the worker has ended", root), to.Close())
 		}
-		if known := t.open[root]; known != nil { // since it was asked for
+		if known := t.open[root].target; known != nil { // since it was asked for
 			return known, to.Close()
 		}
-		t.open[root] = to
+		t.open[root] = use{to, time.AfterFunc(t.restAfter, func() { t.forget(root, to) })}
 		return to, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return opened.(target), nil
+}
+
+// forget closes a destination that is in use, if it is. Groups that are under way go
+// on there; the next one opens it anew.
+func (t *targets) forget(root string, to target) {
+	t.mu.Lock()
+	u := t.open[root]
+	in := to != nil && u.target == to
+	if in {
+		u.rest.Stop()
+		delete(t.open, root)
+	}
+	t.mu.Unlock()
+	if in {
+		_ = to.Close() // what stays of it is swept
+	}
 }
 
 func (t *targets) openTarget(root string) (target, error) {
@@ -117,11 +168,15 @@ func (t *targets) openTarget(root string) (target, error) {
 // close closes all; none can be opened then.
 func (t *targets) close() error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	var errs []error
-	for _, to := range t.open {
-		errs = append(errs, to.Close())
-	}
+	open := slices.Collect(maps.Values(t.open))
 	t.open = nil
+	t.mu.Unlock()
+	errs := make([]error, len(open))
+	var closing sync.WaitGroup
+	for i, u := range open { // at the same time, for one may hang
+		u.rest.Stop()
+		closing.Go(func() { errs[i] = u.Close() })
+	}
+	closing.Wait()
 	return errors.Join(errs...)
 }

@@ -30,8 +30,9 @@ type source interface {
 	close() error
 }
 
-// pingSQL reads the table item at little cost.
-const pingSQL = `SELECT count(*) FROM (SELECT 1 FROM item LIMIT 1) AS one`
+// pingSQL reads each of the tables that restoring needs, at little cost: somebody may
+// have locked one of them alone.
+const pingSQL = `SELECT (SELECT count(*) FROM (SELECT 1 FROM item LIMIT 1) AS i) + (SELECT count(*) FROM (SELECT 1 FROM artifact LIMIT 1) AS a)`
 
 // faults gives an error met while doing something its code and one line of text.
 type faults interface {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -241,6 +243,50 @@ func TestPingBesideBusyConnections(t *testing.T) {
 		close(done)
 		all.Wait()
 	})
+}
+
+// While somebody has locked one of the tables nothing can be restored, and the probe
+// says so.
+func TestPingLockedTables(t *testing.T) {
+	everyServer(t, func(t *testing.T, e engine) {
+		archiveURL := e.place(t)
+		createWriter(t, archiveURL)
+		r := openReader(t, archiveURL)
+		for _, table := range []string{"item", "artifact"} {
+			if err := r.Ping(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			unlock := e.lock(t, archiveURL, table)
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			err := r.Ping(ctx)
+			cancel()
+			wantCode(t, err, schemas.CodeArchiveDown)
+			unlock()
+		}
+		if err := r.Ping(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// lock locks a table of a server until unlock is called.
+func (e engine) lock(t *testing.T, archiveURL, table string) (unlock func()) {
+	t.Helper()
+	if e.name == MariaDB {
+		db := openMariaDBTest(t, archiveURL)
+		if _, err := db.Exec(`LOCK TABLES ` + table + ` WRITE`); err != nil {
+			t.Fatal(err)
+		}
+		return func() { _ = db.Close() }
+	}
+	conn, err := pgx.Connect(t.Context(), archiveURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `BEGIN; LOCK TABLE `+table); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = conn.Close(context.Background()) }
 }
 
 // A server that has hung is away to the probe, and back when it goes on.

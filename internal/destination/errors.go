@@ -19,6 +19,16 @@ func classify(output string, err error) error {
 	return classifyAs("output", output, err)
 }
 
+// classifyRoot is classify for the root of a tree. What keeps it from taking any file
+// just now is as good as its being away.
+func classifyRoot(root string, err error) error {
+	err = classifyAs("destination root", root, err)
+	if fault.Is(err, schemas.CodeDestinationBusy) {
+		return fault.New(schemas.CodeDestinationDown, "%w", err)
+	}
+	return err
+}
+
 func classifyAs(kind, name string, err error) error {
 	if err == nil {
 		return nil

@@ -158,6 +158,7 @@ func (g *Group) Write(ctx context.Context, slot int, output string, size int64, 
 		return classify(output, err)
 	}
 	e := entry{slot: slot, dir: d, output: output, size: size, digest: sha256}
+	g.tree.want(d)
 	var f descriptor
 	e.stage, e.temp, f, err = g.tree.create(d, g.mode)
 	if err != nil {

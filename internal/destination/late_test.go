@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -117,6 +119,60 @@ func TestCloseWithAStuckCall(t *testing.T) {
 	}
 }
 
+// A tree that is closed while a group is under way leaves nothing behind, nor open,
+// when that has ended.
+func TestCloseBeforeTheGroupEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		tree, err := OpenTree(root)
+		must(t, err)
+		g := tree.Group(schemas.Settings{}, 1)
+		must(t, put(g, 0, "before", ours))
+		must(t, tree.Close())
+		must(t, put(g, 1, "d/after", ours))
+		if codes := commit(g); len(codes) > 0 {
+			t.Errorf("failed: %v", codes)
+		}
+		time.Sleep(2 * idleAfter) // of the bubble's clock
+		if diff := cmp.Diff(map[string]string{"before": ours, "d/after": ours}, files(t, root)); diff != "" {
+			t.Errorf("files (-want +got):\n%s", diff)
+		}
+		if left := stages(t, root); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+		if _, err := tree.root.Stat("."); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("the root is open: %v", err)
+		}
+	})
+}
+
+// A root has moved when its name leads elsewhere, by whatever way.
+func TestMoved(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	root, name := filepath.Join(dir, "root"), filepath.Join(dir, "name")
+	must(t, os.Mkdir(root, 0o755))
+	must(t, os.Symlink("root", name))
+	tree := openTree(t, name)
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want bool
+	}{
+		{"nothing", func() error { return nil }, false},
+		{"renamed", func() error { return os.Rename(root, root+".old") }, true},
+		{"replaced", func() error { return os.Mkdir(root, 0o755) }, true},
+		{"behind another link", func() error { return errors.Join(os.Remove(name), os.Symlink("root.old", name)) }, false},
+		{"removed", func() error { return os.Remove(root + ".old") }, true},
+	} {
+		must(t, step.do())
+		if got := tree.Moved(); got != step.want {
+			t.Errorf("%s: moved is %v", step.name, got)
+		}
+	}
+}
+
 // What was given up gets no final name any more, though its bytes are durable.
 func TestCommitGivenUp(t *testing.T) {
 	t.Parallel()
@@ -165,7 +221,7 @@ func TestProbe(t *testing.T) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	must(t, os.RemoveAll(root))
-	if err := tree.Probe(t.Context()); codeOfError(err) != schemas.CodeDestinationBusy {
+	if err := tree.Probe(t.Context()); codeOfError(err) != schemas.CodeDestinationDown {
 		t.Errorf("without a root: %v", err)
 	}
 }

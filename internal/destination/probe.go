@@ -16,10 +16,11 @@ import (
 // of what it has allocated anyway.
 const probeBytes = 64 << 10
 
-// Probe says whether files can be written: on the root's volume, and on each other
-// one that files were written to before. It stages one there, makes it durable and
+// Probe says whether files can be written on each volume that files were written to
+// before or, where there is none of these any more, in the root, which may be
+// read-only with others mounted below it. It stages one there, makes it durable and
 // removes it again, for which it needs a free inode too. The error has the code that
-// an item would fail with.
+// an item would fail with, or says that the destination is away.
 //
 // A dead network file system holds the call in the kernel, whatever ctx says.
 func (t *Tree) Probe(ctx context.Context) error {
@@ -27,38 +28,48 @@ func (t *Tree) Probe(ctx context.Context) error {
 	defer t.end()
 	dirs := newDirectories(t)
 	defer dirs.close()
+	gone := true
 	for _, p := range t.staged() {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		d, err := dirs.get(p)
-		if err == nil {
-			err = t.probe(d)
-		}
+		err := t.probe(ctx, dirs, p)
 		if errors.Is(err, fs.ErrNotExist) && p != "." {
 			continue // what was mounted there is gone
 		}
 		if err != nil {
-			return classifyAs("destination root", t.root.Name(), err)
+			return err
 		}
+		gone = false
+	}
+	if gone {
+		return t.probe(ctx, dirs, ".")
 	}
 	return nil
 }
 
-// staged are directories on all volumes that files were staged on, the root first.
-func (t *Tree) staged() []string {
+// staged are directories on all volumes that files were to be staged on.
+func (t *Tree) staged() (dirs []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	dirs := []string{"."}
 	for _, p := range t.places {
-		if !slices.Contains(dirs, p.dir) {
+		if p.wanted && !slices.Contains(dirs, p.dir) {
 			dirs = append(dirs, p.dir)
 		}
 	}
 	return dirs
 }
 
-func (t *Tree) probe(d *dir) error {
+// probe says whether files can be written in the directory p.
+func (t *Tree) probe(ctx context.Context, dirs *directories, p string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	d, err := dirs.get(p)
+	if err == nil {
+		err = t.tryOut(d)
+	}
+	return classifyRoot(t.root.Name(), err)
+}
+
+func (t *Tree) tryOut(d *dir) error {
 	s, name, f, err := t.create(d, 0o600)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -31,11 +32,13 @@ func TestSystem(t *testing.T) {
 		t.Run("no inodes", testNoInodes)
 		t.Run("full in the middle", testFullInTheMiddle)
 		t.Run("probes", testProbes)
+		t.Run("probes below a read-only root", testProbesBelowAReadOnlyRoot)
 		t.Run("read-only", testReadOnly)
 		t.Run("several mounts", testSeveralMounts)
 		fallthrough
 	case "plain":
 		t.Run("too many open files", testTooManyOpenFiles)
+		t.Run("tidying hangs", testTidyingHangs)
 	default:
 		t.Parallel()
 		attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
@@ -192,6 +195,84 @@ func testProbes(t *testing.T) {
 				must(t, tree.Probe(t.Context()))
 			})
 		}
+	}
+}
+
+// What is not written to need not be writable: volumes are mounted below a root that
+// is read-only. What was mounted once and is gone is not asked any more.
+func testProbesBelowAReadOnlyRoot(t *testing.T) {
+	root := t.TempDir()
+	mountTmpfs(t, root, "")
+	for _, m := range []string{"m", "gone"} {
+		must(t, os.Mkdir(filepath.Join(root, m), 0o755))
+	}
+	must(t, unix.Mount("none", filepath.Join(root, "gone"), "tmpfs", 0, ""))
+	mountTmpfs(t, filepath.Join(root, "m"), "size=128k")
+	must(t, unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	tree := openTree(t, root)
+	if code := codeOfError(tree.Probe(t.Context())); code != schemas.CodeDestinationReadOnly {
+		t.Errorf("code %q as long as nothing else is known", code)
+	}
+	g := tree.Group(schemas.Settings{}, 2)
+	must(t, put(g, 0, "m/d/f", ours))
+	must(t, put(g, 1, "gone/d/f", ours))
+	if codes := commit(g); len(codes) > 0 {
+		t.Error(codes)
+	}
+	must(t, tree.Probe(t.Context()))
+	must(t, os.RemoveAll(filepath.Join(root, "m/d"))) // the volume is still there
+	must(t, unix.Mount("", root, "", unix.MS_REMOUNT, ""))
+	must(t, unix.Unmount(filepath.Join(root, "gone"), unix.MNT_DETACH))
+	must(t, os.Remove(filepath.Join(root, "gone")))
+	must(t, unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	must(t, tree.Probe(t.Context()))
+	write(t, filepath.Join(root, "m/full"), "")
+	for err := error(nil); err == nil; {
+		var f *os.File
+		f, err = os.OpenFile(filepath.Join(root, "m/full"), os.O_WRONLY|os.O_APPEND, 0)
+		must(t, err)
+		_, err = f.Write(make([]byte, 4096))
+		must(t, f.Close())
+	}
+	if code := codeOfError(tree.Probe(t.Context())); code != schemas.CodeDestinationFull {
+		t.Errorf("code %q", code)
+	}
+}
+
+// A tree whose file system has died while it was idle keeps nobody waiting: here the
+// kernel holds whoever opens its staging directory.
+func testTidyingHangs(t *testing.T) {
+	root := t.TempDir()
+	tree, err := OpenTree(root)
+	must(t, err)
+	g := tree.Group(schemas.Settings{}, 1)
+	must(t, put(g, 0, "f", ours))
+	if codes := commit(g); len(codes) > 0 {
+		t.Fatal(codes)
+	}
+	held, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY)
+	if err == nil {
+		err = unix.FanotifyMark(held, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM|unix.FAN_ONDIR, unix.AT_FDCWD, stages(t, root)[0])
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		t.Log("the system lets us hold nobody:", err)
+		return
+	}
+	must(t, err)
+	begin := time.Now()
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(held), Events: unix.POLLIN}}, int(10*idleAfter/time.Millisecond))
+	must(t, err) // somebody is held
+	if d := time.Since(begin); d > 5*idleAfter {
+		t.Fatalf("nothing was tidied in %s", d)
+	}
+	must(t, tree.Close())
+	if d := time.Since(begin); d < closePatience || d > 2*closePatience {
+		t.Errorf("closed after %s", d)
+	}
+	tree.Group(schemas.Settings{}, 1).Abort()
+	must(t, unix.Close(held)) // lets go
+	for len(stages(t, root)) > 0 {
+		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -19,17 +19,24 @@ import (
 type Tree struct {
 	root *os.Root
 
-	mu     sync.Mutex
-	groups int // that have begun and not ended
+	mu     sync.Mutex // held during no call of the system
+	groups int        // that have begun and not ended
 	places map[volume]*place
 	made   []*stage    // all staging directories
 	idle   *time.Timer // removes them
+	closed bool
+
+	tidying sync.Mutex // comes before mu
 }
 
 // place is where files of one volume are staged. It has a lock of its own: a volume
 // that hangs must not keep others.
 type place struct {
-	dir string // the path of a directory on the volume
+	// dir is the path of a directory on the volume, the one that was staged in last
+	// if one was, and wanted says that it was for a file, not only to try that out.
+	// The tree's lock guards them.
+	dir    string
+	wanted bool
 
 	mu    sync.Mutex
 	stage *stage // nil until it is needed
@@ -40,6 +47,9 @@ type place struct {
 // in a tree. Sooner would mean to sweep anew for each of many small groups.
 const idleAfter = 2 * time.Second
 
+// closePatience is how long a tree that is closed is waited for.
+const closePatience = 15 * time.Second
+
 // OpenTree opens the tree below the absolute path root, creating it when there
 // is none.
 func OpenTree(root string) (*Tree, error) {
@@ -47,16 +57,16 @@ func OpenTree(root string) (*Tree, error) {
 		return nil, fault.New(schemas.CodePathRefused, "destination root %q: want an absolute path", root)
 	}
 	if err := makeRoot(filepath.Clean(root)); err != nil {
-		return nil, classifyAs("destination root", root, err)
+		return nil, classifyRoot(root, err)
 	}
 	r, err := os.OpenRoot(root)
 	if err != nil {
-		return nil, classifyAs("destination root", root, err)
+		return nil, classifyRoot(root, err)
 	}
 	t := &Tree{root: r, places: map[volume]*place{}}
 	top, err := t.walk(".")
 	if err != nil {
-		return nil, errors.Join(classifyAs("destination root", root, err), r.Close())
+		return nil, errors.Join(classifyRoot(root, err), r.Close())
 	}
 	// Everything may be in its place already, so that nothing will be staged.
 	sweep(top)
@@ -83,31 +93,59 @@ func makeRoot(p string) error {
 	return errors.Join(descriptor(f.Fd()).sync(), f.Close())
 }
 
-// Close removes the staging directories. Groups must have ended; where the kernel
-// holds a call of one, what the call uses stays until the process ends, and the
-// staging directories until the next sweep.
+// Moved says whether the root's name leads to another directory than this tree's, or
+// to none. The tree goes on with its own; who wants the other one opens it.
+func (t *Tree) Moved() bool {
+	named, err := os.Stat(t.root.Name())
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	own, err := t.root.Stat(".")
+	return err != nil || !os.SameFile(named, own)
+}
+
+// Close removes the staging directories, those of groups that are under way when
+// the last of them has ended; no more may be begun. Should the kernel hold it, it is
+// left behind, and the staging directories stay until the next sweep.
 func (t *Tree) Close() error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.closed = true
 	if t.idle != nil {
 		t.idle.Stop()
 	}
-	if t.groups > 0 {
+	t.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- t.tidy() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(closePatience):
 		return nil
 	}
-	return errors.Join(t.tidy(), t.root.Close())
 }
 
-// tidy removes the staging directories. The caller holds the lock, and no group is
-// under way.
+// tidy removes the staging directories unless a group is under way, and closes the
+// tree if that is wanted. A dead network file system holds it, and nobody else.
 func (t *Tree) tidy() error {
-	var errs []error
-	for _, s := range t.made {
-		errs = append(errs, s.close())
+	t.tidying.Lock()
+	defer t.tidying.Unlock()
+	t.mu.Lock()
+	if t.groups > 0 {
+		t.mu.Unlock()
+		return nil
 	}
+	made, closed := t.made, t.closed
 	t.made = nil
 	for _, p := range t.places {
-		p.stage = nil
+		p.stage = nil // its lock guards it among groups, and there is none
+	}
+	t.mu.Unlock()
+	var errs []error
+	for _, s := range made {
+		errs = append(errs, s.close())
+	}
+	if closed {
+		errs = append(errs, t.root.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -129,11 +167,7 @@ func (t *Tree) end() {
 		return
 	}
 	t.idle = time.AfterFunc(idleAfter, func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.groups == 0 {
-			_ = t.tidy() // what stays is swept by whoever stages something next
-		}
+		_ = t.tidy() // what stays is swept by whoever stages something next
 	})
 }
 
@@ -160,6 +194,14 @@ func (t *Tree) placeOf(d *dir) *place {
 	return p
 }
 
+// want says that a file is wanted on d's volume.
+func (t *Tree) want(d *dir) {
+	p := t.placeOf(d)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.wanted = true
+}
+
 // stageFor gives the staging directory on d's volume. It lies in the highest
 // directory there that may be written to.
 func (t *Tree) stageFor(d *dir) (*stage, error) {
@@ -169,13 +211,13 @@ func (t *Tree) stageFor(d *dir) (*stage, error) {
 	if p.stage != nil {
 		return p.stage, nil
 	}
-	s, err := makeStage(d)
+	s, dir, err := makeStage(d)
 	if err != nil {
 		return nil, err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p.stage = s
+	p.stage, p.dir = s, dir
 	t.made = append(t.made, s)
 	return s, nil
 }
@@ -197,13 +239,15 @@ func (t *Tree) create(d *dir, mode uint32) (s *stage, name string, f descriptor,
 	return s, name, f, err
 }
 
-func makeStage(d *dir) (*stage, error) {
+// makeStage makes a staging directory on d's volume, and says in which directory.
+func makeStage(d *dir) (s *stage, in string, err error) {
 	if d.parent != nil && d.parent.volume == d.volume {
-		if s, err := makeStage(d.parent); !errors.Is(err, fs.ErrPermission) {
-			return s, err
+		if s, in, err = makeStage(d.parent); !errors.Is(err, fs.ErrPermission) {
+			return s, in, err
 		}
 	}
-	return newStage(d.fd)
+	s, err = newStage(d.fd)
+	return s, d.path, err
 }
 
 // forget makes sure that a staging directory that is gone is not used again.
