@@ -16,8 +16,8 @@ const (
 	// ActionBatchControl: somebody, or exhume itself, changed how a batch, or the
 	// fleet, is worked on (see Change).
 	ActionBatchControl = "BATCH_CONTROL"
-	// ActionEvidenceRebuild: lines were lost, and those that follow were written anew
-	// from the ledger, as far as it knew (see Reason).
+	// ActionEvidenceRebuild: lines were lost, and those that follow, as many as Total
+	// says, were written anew from the ledger, as far as it knew (see Reason).
 	ActionEvidenceRebuild = "EVIDENCE_REBUILD"
 	// ActionArchive: an item was stored.
 	ActionArchive = "ARCHIVE"

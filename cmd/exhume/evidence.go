@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/exhume/exhume/internal/app"
 	"github.com/exhume/exhume/internal/evidence"
 )
 
@@ -34,8 +36,10 @@ func (c *cli) evidenceVerifyCommand() *cobra.Command {
 carries the SHA-256 of the line before it, and a number. The log is that in the
 directory, or the configured one. It does not matter whether somebody writes to it.
 
-That lines at the very end were dropped the log alone cannot tell: the collector
-notices it when it starts, because the ledger knows where the log ended.
+Two things the log alone cannot tell: that its last line was changed, and that lines at
+the very end were dropped. The ledger knows up to which line the log went when it was
+last written: with the configured directory that is compared as well, if the ledger can
+be read here. Collectors compare it when they start.
 
 Exit codes: 0 it verifies, 1 it does not: the first bad line is named.`,
 		Example: `  exhume evidence verify
@@ -53,18 +57,20 @@ Exit codes: 0 it verifies, 1 it does not: the first bad line is named.`,
 			if len(args) > 0 {
 				dir = args[0]
 			}
-			return c.evidenceVerify(dir, output)
+			return c.evidenceVerify(cmd.Context(), cfg, dir, output)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "`table|json`")
 	return cmd
 }
 
-func (c *cli) evidenceVerify(dir, output string) error {
-	path := filepath.Join(dir, evidence.FileName)
-	r, err := evidence.Verify(path)
+func (c *cli) evidenceVerify(ctx context.Context, cfg *app.Config, dir, output string) error {
+	r, err := app.VerifyEvidence(ctx, cfg, dir)
 	if err != nil {
 		return err
+	}
+	if r.Unasked != "" {
+		c.say("warning: where the log has to end was not compared: %s", printable(r.Unasked))
 	}
 	if output == "json" {
 		return c.json(r)
@@ -73,9 +79,16 @@ func (c *cli) evidenceVerify(dir, output string) error {
 Lines     %d, of which %d are exhume's and %d of others
 Batches   %d
 Written   %s
-All verify.
-`, path, r.Lines, r.Records, r.Foreign, r.Batches, writtenText(r))
+%s
+`, filepath.Join(dir, evidence.FileName), r.Lines, r.Records, r.Foreign, r.Batches, writtenText(r.Report), verdictText(r))
 	return err
+}
+
+func verdictText(r app.VerifiedEvidence) string {
+	if r.Ledger == "" {
+		return "All verify, as far as the log alone can tell: not that its last line was changed, or lines at the very end dropped."
+	}
+	return "All verify, and the log goes on where ledger " + r.Ledger + " knows that it ended."
 }
 
 func writtenText(r evidence.Report) string {

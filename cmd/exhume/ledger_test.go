@@ -131,15 +131,29 @@ func TestLedgerRebuild(t *testing.T) {
 		t.Errorf("a dry run says %q", got)
 	}
 	out := rebuild(t)
-	if out.Lines != 5 { // that they are rebuilt, start, two items, end
+	if out.Lines != 5 || len(out.Problems) != 1 || !strings.Contains(out.Problems[0], "--beside") { // that they are rebuilt, start, two items, end
 		t.Errorf("%+v", out)
 	}
-	check(out.Problems)
+	check(nil)
 	if now, err := os.ReadFile(evidenceLog); err != nil || !strings.HasPrefix(string(now), `{"action":"EVIDENCE_REBUILD","actor":"ops"`) {
 		t.Errorf("%v: the log begins with %.200s", err, now)
 	}
 	if got := exhume("batch-restore", "m.csv", "--by", "ops", "--batch", "c"); got.code != exitPartial {
 		t.Errorf("with its log: exit code %d: %s", got.code, got.stderr)
+	}
+
+	// A log that was moved away is named, and not lost.
+	if err := os.Rename(evidenceLog, "moved.jsonl"); err != nil {
+		t.Fatal(err)
+	}
+	if got := exhume("batch-restore", "m.csv", "--by", "ops", "--batch", "d", "--accept-evidence"); got.code != exitPartial {
+		t.Errorf("exit code %d: %s", got.code, got.stderr)
+	}
+	if out := rebuild(t, "--dry-run"); out.Lines == 0 || len(out.Problems) != 1 || !strings.Contains(out.Problems[0], "of 2 batches") {
+		t.Errorf("not named: %+v", out)
+	}
+	if out := rebuild(t, "--beside", "moved.jsonl"); out.Lines != 0 || len(out.Problems) != 0 {
+		t.Errorf("named: %+v", out)
 	}
 }
 
@@ -164,9 +178,12 @@ func TestLedgerRebuildRefuses(t *testing.T) {
 	write(t, evidenceLog, string(log))
 	for _, ledger := range []string{"no ledger at all, but long enough to be one"} {
 		write(t, ".exhume/ledger.sqlite", ledger)
-		if got := exhume("ledger", "rebuild"); got.code != exitError || !strings.Contains(got.stderr, "moved away") {
+		if got := exhume("ledger", "rebuild"); got.code != exitError || !strings.Contains(got.stderr, "move the file away") {
 			t.Errorf("exit code %d: %s", got.code, got.stderr)
 		}
+	}
+	if got := exhume("ledger", "rebuild", "--ledger", "postgresql://127.0.0.1:1/ledger"); got.code != exitTemporary || strings.Contains(got.stderr, "away, and") {
+		t.Errorf("a ledger that is away: exit code %d: %s", got.code, got.stderr)
 	}
 	lock := flock.New(".exhume/lock")
 	if err := lock.Lock(); err != nil {
@@ -185,7 +202,7 @@ func TestEvidenceVerify(t *testing.T) {
 	}
 	write(t, "m.csv", "tombstone,output\n"+small+",half/a\n")
 	mustSay(t, "batch-restore", "m.csv", "--by", "ops", "--batch", "b")
-	if got := mustSay(t, "evidence", "verify", ".codex/evidence"); !strings.Contains(got, "Batches   1") || !strings.Contains(got, "All verify") {
+	if got := mustSay(t, "evidence", "verify", ".codex/evidence"); !strings.Contains(got, "Batches   1") || !strings.Contains(got, "All verify, and the log goes on") {
 		t.Errorf("got %s", got)
 	}
 	var report struct{ Lines, Records, Batches int }
@@ -199,5 +216,17 @@ func TestEvidenceVerify(t *testing.T) {
 	write(t, evidenceLog, strings.Replace(string(log), `"size":410`, `"size":411`, 1))
 	if got := exhume("evidence", "verify"); got.code != exitError || !strings.Contains(got.stderr, "line 2: ") {
 		t.Errorf("exit code %d: %s", got.code, got.stderr)
+	}
+	// Only the ledger tells that the last line was changed, or dropped.
+	lines := strings.SplitAfter(string(log), "\n")
+	for _, spoilt := range []string{strings.Replace(string(log), `"succeeded"`, `"sUcceeded"`, 1), strings.Join(lines[:2], "")} {
+		write(t, evidenceLog, spoilt)
+		if got := exhume("evidence", "verify", ".codex/evidence"); got.code != exitError || !strings.Contains(got.stderr, "line 3: ") {
+			t.Errorf("exit code %d: %s", got.code, got.stderr)
+		}
+	}
+	loseLedger(t)
+	if got := mustSay(t, "evidence", "verify"); !strings.Contains(got, "as far as the log alone can tell") {
+		t.Errorf("without a ledger: %s", got)
 	}
 }

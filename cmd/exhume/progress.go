@@ -75,7 +75,7 @@ func (p *progress) Full(reason error) {
 	if reason != nil && p.full == nil {
 		p.fullSince = time.Now()
 		if !p.terminal {
-			_, _ = fmt.Fprintf(p.w, "Waiting: %v. It goes on by itself when items are done; Ctrl-C stops, and the same command continues.\n", reason)
+			_, _ = fmt.Fprintf(p.w, "Waiting: %v. It goes on by itself; Ctrl-C stops, and the same command continues.\n", reason)
 		}
 	}
 	p.full = reason

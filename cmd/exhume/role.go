@@ -27,7 +27,7 @@ func natsFlags(f *pflag.FlagSet) {
 // roleFlags are the flags of all roles.
 func roleFlags(f *pflag.FlagSet) {
 	natsFlags(f)
-	f.String("http-listen", "", "answer /livez, /readyz and /metrics on this `host:port`; off for nowhere")
+	f.String("http-listen", "", "answer /livez, /readyz and /metrics on this `host:port`; off for nowhere (default 127.0.0.1 with port 7700 for up, 7701 for a collector, 7702 for a worker)")
 	f.String("drain-timeout", "", "finish what is in hand for this `long` when stopped (default 30s)")
 }
 

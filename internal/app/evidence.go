@@ -9,6 +9,8 @@ import (
 
 	"github.com/gofrs/flock"
 	"github.com/google/uuid"
+
+	"github.com/exhume/exhume/internal/evidence"
 )
 
 // evidenceWriter is the right to be the only collector that writes to an
@@ -19,6 +21,23 @@ type evidenceWriter struct {
 	lock *flock.Flock
 }
 
+// writerFile is the file in the directory that has the name.
+const writerFile = "writer"
+
+// writerOf is the name of the evidence in a directory, empty where it has none.
+func writerOf(dir string) string {
+	text, _ := os.ReadFile(filepath.Join(dir, writerFile)) // one that cannot be read names nobody
+	return strings.TrimSpace(string(text))
+}
+
+// logAt is the log in a directory, or that which is named itself.
+func logAt(path string) string {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return filepath.Join(path, evidence.FileName)
+	}
+	return path
+}
+
 var errClaimed = errors.New("another collector writes there")
 
 // claimEvidence takes the right. The name is kept in the directory, so that it
@@ -27,7 +46,7 @@ func claimEvidence(dir string) (_ *evidenceWriter, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("evidence: %w (choose another directory with --evidence-dir)", err)
 	}
-	path := filepath.Join(dir, "writer")
+	path := filepath.Join(dir, writerFile)
 	w := &evidenceWriter{lock: flock.New(path, flock.SetPermissions(0o644))}
 	switch free, err := w.lock.TryLock(); {
 	case err != nil:

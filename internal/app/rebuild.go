@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/rs/zerolog"
 
@@ -25,8 +26,8 @@ type RebuildOptions struct {
 	Actor, Reason string
 	// DryRun only finds out what would be added.
 	DryRun bool
-	// Beside are the evidence directories of other collectors of the same ledger:
-	// lines that stand there are not missing.
+	// Beside are the evidence directories of other collectors of the same ledger, and
+	// logs that were moved away: lines that stand there are not missing.
 	Beside []string
 }
 
@@ -47,8 +48,9 @@ func (e *InUseError) Error() string {
 
 // RebuildLedger brings back what was lost of ledger and evidence, from what is left
 // of them and from the results that the broker has kept: that of the fleet which is
-// configured, or the one in the state directory. Where a collector works the error is
-// an *InUseError, where evidence does not verify an *evidence.BrokenError.
+// configured, or the one in the state directory. Where a collector works, or somebody
+// else rebuilds, the error is an *InUseError, where evidence does not verify an
+// *evidence.BrokenError. One that was broken off has to be repeated.
 func RebuildLedger(ctx context.Context, cfg *Config, o RebuildOptions, log zerolog.Logger) (out Rebuilt, err error) {
 	r := &rebuild{process: newProcess(cfg, log), o: o, path: EvidencePath(cfg)}
 	defer func() { err = errors.Join(err, r.close()) }()
@@ -56,8 +58,13 @@ func RebuildLedger(ctx context.Context, cfg *Config, o RebuildOptions, log zerol
 		return out, err
 	}
 	l, err := r.openLedger(ctx)
-	if err != nil {
-		return out, fmt.Errorf("%w (one that is damaged is moved away, and then rebuilt)", err)
+	switch {
+	case errors.Is(err, ledger.ErrInUse):
+		return out, &InUseError{"the fleet's ledger", "a collector, or somebody else who rebuilds it"}
+	case ledger.Damaged(err):
+		return out, fmt.Errorf("%w (move the file away, and run this again)", err)
+	case err != nil:
+		return out, err
 	}
 	r.others = append(r.others, l.Close)
 	if err := r.verify(ctx, l); err != nil {
@@ -67,8 +74,8 @@ func RebuildLedger(ctx context.Context, cfg *Config, o RebuildOptions, log zerol
 		Ledger: rebuildLedger{l}, Options: evidenceOptions(cfg), Results: func(func(collector.Stored, error) bool) {},
 		Logs: []iter.Seq2[schemas.Record, error]{evidence.Records(ctx, r.path)}, Actor: o.Actor, Reason: o.Reason,
 	}
-	for _, dir := range o.Beside {
-		job.Logs = append(job.Logs, evidence.Records(ctx, filepath.Join(dir, evidence.FileName)))
+	for _, beside := range o.Beside {
+		job.Logs = append(job.Logs, evidence.Records(ctx, logAt(beside)))
 	}
 	if err := r.askBroker(ctx, &job); err != nil {
 		return out, err
@@ -86,9 +93,11 @@ func RebuildLedger(ctx context.Context, cfg *Config, o RebuildOptions, log zerol
 		return out, err
 	}
 	done, err := job.Run(ctx)
-	if unnamed > 0 && done.Lines > 0 {
-		done.Problems = append(done.Problems, fmt.Sprintf(
-			"the ledger knows of %d other evidence logs: lines that stand in those were missed here if their directories were not named", unnamed))
+	if err == nil && !o.DryRun {
+		err = l.ForgetWriters(ctx, r.beside())
+	}
+	if unnamed != "" && done.Lines > 0 {
+		done.Problems = append(done.Problems, unnamed)
 	}
 	return Rebuilt{DryRun: o.DryRun, Ledger: l.Path(), Evidence: r.path, Rebuilt: done}, err
 }
@@ -168,7 +177,7 @@ func (r *rebuild) leaveAlone(dir string) bool {
 }
 
 func (r *rebuild) openLedger(ctx context.Context) (*ledger.Ledger, error) {
-	o := ledger.Options{Writer: r.writer, Migrate: true}
+	o := ledger.Options{Writer: r.writer, Migrate: true, Alone: true}
 	if r.o.DryRun {
 		return ledger.OpenTrial(ctx, LedgerURL(r.cfg), o)
 	}
@@ -190,15 +199,20 @@ func (r *rebuild) verify(ctx context.Context, l *ledger.Ledger) error {
 	case err != nil:
 		return fmt.Errorf("evidence log: %w", err)
 	default:
-		if known && pos.Offset <= info.Size() {
+		// One that was broken off has added lines that the ledger does not know.
+		since, err := collector.Unfinished(ctx, l)
+		if err != nil {
+			return err
+		}
+		if known && since == "" && pos.Offset <= info.Size() {
 			anchors = append(anchors, pos)
 		}
 		if _, err := evidence.Verify(r.path, anchors...); err != nil {
 			return fmt.Errorf("%w; keep it, but move it away, and run this again: what the ledger knows is written anew", err)
 		}
 	}
-	for _, dir := range r.o.Beside {
-		if _, err := evidence.Verify(filepath.Join(dir, evidence.FileName)); err != nil {
+	for _, beside := range r.o.Beside {
+		if _, err := evidence.Verify(logAt(beside)); err != nil {
 			return err
 		}
 	}
@@ -233,16 +247,43 @@ func (r *rebuild) askBroker(ctx context.Context, job *collector.Rebuild) (err er
 	return nil
 }
 
-// unnamed is how many evidence logs the ledger knows of that were not named.
-func (r *rebuild) unnamed(ctx context.Context, l *ledger.Ledger) (int, error) {
+// unnamed says that other collectors may have logs that were not named, empty when
+// there are none.
+func (r *rebuild) unnamed(ctx context.Context, l *ledger.Ledger) (string, error) {
 	n, err := l.Writers(ctx)
 	if err != nil {
-		return 0, err
+		return "", err
 	}
-	if _, own, err := l.Position(ctx); err != nil || own {
-		return max(0, n-1-len(r.o.Beside)), err
+	if n == 0 { // a new ledger
+		if remote(r.cfg) && len(r.o.Beside) == 0 {
+			return "whether other collectors recorded here is not known: lines that stand in their logs were missed if their directories were not named with --beside", nil
+		}
+		return "", nil
 	}
-	return max(0, n-len(r.o.Beside)), nil
+	for _, writer := range append(r.beside(), r.writer) {
+		_, known, err := l.PositionOf(ctx, writer)
+		if err != nil {
+			return "", err
+		}
+		if known {
+			n--
+		}
+	}
+	if n <= 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("the ledger knew of %d evidence logs that are lost or were not named with --beside: lines that stand in those were missed", n), nil
+}
+
+// beside are the names by which the ledger knows the logs in directories that were
+// named.
+func (r *rebuild) beside() (writers []string) {
+	for _, dir := range r.o.Beside {
+		if name := writerOf(dir); name != "" && name != r.writer && !slices.Contains(writers, name) {
+			writers = append(writers, name)
+		}
+	}
+	return writers
 }
 
 // rebuildLedger is the ledger as its rebuilding sees it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/exhume/exhume/internal/broker"
 	"github.com/exhume/exhume/internal/dbtest"
 	"github.com/exhume/exhume/internal/evidence"
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/internal/ledger"
 	"github.com/exhume/exhume/schemas"
 )
@@ -50,6 +52,15 @@ func collecting(t *testing.T, cfg *Config) (stop func()) {
 		cancel()
 		must(t, <-ended)
 	}
+}
+
+// begin begins a collector, and ends it at once should it start.
+func begin(t *testing.T, cfg *Config, o RoleOptions) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	o.Started = func(Addresses) { cancel() }
+	return RunCollector(ctx, cfg, o, zerolog.Nop())
 }
 
 func sampleResults(batch string, from, to int64) []schemas.Result {
@@ -170,11 +181,91 @@ func TestRebuildAFleet(t *testing.T) {
 	}
 	same(where)
 
+	// One that was broken off is repeated, although the ledger does not know what it
+	// has added; meanwhile no collector starts.
+	unfinish := func(since string) {
+		t.Helper()
+		l, err := ledger.Open(ctx, where)
+		must(t, err)
+		_, err = l.ChangeSetting(ctx, "rebuilding", func(string) (string, error) { return since, nil }, nil)
+		must(t, errors.Join(err, l.SetPosition(ctx, schemas.EvidencePosition{}), l.Close()))
+	}
+	stale := func(cfg *Config, pos schemas.EvidencePosition) {
+		t.Helper()
+		l, err := ledger.OpenWith(ctx, where, ledger.Options{Writer: writerOf(cfg.Exhume.EvidenceDir)})
+		must(t, err)
+		must(t, errors.Join(l.SetPosition(ctx, pos), l.Close()))
+	}
+	unfinish("2026-01-01T00:00:00Z")
+	stale(one, schemas.EvidencePosition{Offset: 77, Seq: 1, Prev: strings.Repeat("0", 64)})
+	for _, cfg := range []*Config{one, two} {
+		if err := begin(t, cfg, RoleOptions{AcceptEvidence: true}); fault.CodeOf(err) != schemas.CodeLedgerLost {
+			t.Errorf("on half a ledger: %v", err)
+		}
+	}
+	if v, err := VerifyEvidence(ctx, one, one.Exhume.EvidenceDir); err != nil || v.Ledger != "" || v.Unasked == "" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	same(where)
+	// What is left of a collector whose evidence was lost with its directory is forgotten.
+	if l, err := ledger.OpenReader(ctx, where); err != nil {
+		t.Error(err)
+	} else if n, err := l.Writers(ctx); err != nil || n != 1 { // the other one has not started since
+		t.Errorf("%d evidence logs, %v", n, err)
+	} else {
+		must(t, l.Close())
+	}
+
+	// Only one rebuilds at a time, wherever its evidence is.
+	alone, err := ledger.OpenWith(ctx, where, ledger.Options{Alone: true})
+	must(t, err)
+	_, err = RebuildLedger(ctx, two, RebuildOptions{}, zerolog.Nop())
+	if _, ok := errors.AsType[*InUseError](err); !ok {
+		t.Errorf("beside another: %v", err)
+	}
+	if err := begin(t, two, RoleOptions{}); !errors.Is(err, ledger.ErrAway) {
+		t.Errorf("a collector beside it: %v", err)
+	}
+	must(t, alone.Close())
+
+	// The log's last line, which no other vouches for.
+	log, err := os.ReadFile(EvidencePath(one))
+	must(t, err)
+	must(t, os.WriteFile(EvidencePath(one), []byte(strings.TrimSuffix(string(log), "}\n")+" }\n"), 0o600))
+	v, err := VerifyEvidence(ctx, one, one.Exhume.EvidenceDir)
+	if _, ok := errors.AsType[*evidence.BrokenError](err); !ok {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if v, err := VerifyEvidence(ctx, two, one.Exhume.EvidenceDir); err != nil || v.Ledger != "" || v.Unasked != "" {
+		t.Errorf("as another's: %+v, %v", v, err)
+	}
+
+	// A log that was moved away is not lost.
+	must(t, os.WriteFile(EvidencePath(one), log, 0o600))
+	if v, err := VerifyEvidence(ctx, one, one.Exhume.EvidenceDir); err != nil || v.Ledger == "" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	moved := filepath.Join(dir, "moved.jsonl")
+	must(t, os.Rename(EvidencePath(one), moved))
+	must(t, os.WriteFile(EvidencePath(one), nil, 0o600))
+	o.Beside = append(o.Beside, moved)
+	same(where)
+	must(t, os.Rename(moved, EvidencePath(one)))
+	o.Beside = o.Beside[:1]
+	stale(one, v.End)
+
+	// A new ledger does not know which logs there were.
+	fresh := fleetConfig(t, nats, dbtest.PostgresURL(t), filepath.Join(dir, "one"))
+	forgot, err := RebuildLedger(ctx, fresh, RebuildOptions{DryRun: true}, zerolog.Nop())
+	if err != nil || !slices.ContainsFunc(forgot.Problems, func(p string) bool { return strings.HasPrefix(p, "whether other collectors") }) {
+		t.Errorf("%+v, %v", forgot, err)
+	}
+
 	// The evidence of one: what stands in the other's is not lost.
 	must(t, os.Remove(EvidencePath(one)))
-	alone, err := RebuildLedger(ctx, one, RebuildOptions{DryRun: true}, zerolog.Nop())
-	if err != nil || alone.Lines < 15 {
-		t.Errorf("%+v, %v", alone, err)
+	withoutOther, err := RebuildLedger(ctx, one, RebuildOptions{DryRun: true}, zerolog.Nop())
+	if err != nil || withoutOther.Lines < 15 {
+		t.Errorf("%+v, %v", withoutOther, err)
 	}
 	out, err := RebuildLedger(ctx, one, o, zerolog.Nop())
 	if err != nil || out.Lines != 1+2+1+3+1 { // that they are rebuilt, two starts, attempt, items, end

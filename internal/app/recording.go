@@ -46,6 +46,9 @@ func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes col
 	p.others = append(p.others, lines.Close)
 	opts := evidenceOptions(p.cfg)
 	opts.AcceptEvidence = acceptEvidence
+	if err := warnOfLostLedger(ctx, l, lines, p.log); err != nil {
+		return nil, err
+	}
 	book, err := collector.OpenBook(ctx, bookLedger{l, p.log}, lines, opts)
 	if err != nil {
 		return nil, err
@@ -72,6 +75,25 @@ func (p *process) openRecording(ctx context.Context, l *ledger.Ledger, notes col
 		r.reports = newReports(ctx, dir, localBatches{l.Reader}, p.log)
 	}
 	return r, nil
+}
+
+// warnOfLostLedger says so when evidence that is there tells of batches, and the
+// ledger was never used with it: it may be a new one on purpose.
+func warnOfLostLedger(ctx context.Context, l *ledger.Ledger, lines *evidence.Log, log zerolog.Logger) error {
+	_, known, err := l.Position(ctx)
+	if err != nil || known {
+		return err
+	}
+	for r, err := range lines.Since(ctx, schemas.EvidencePosition{}) {
+		if err != nil {
+			return nil // whoever writes there says what is wrong with it
+		}
+		if r.Batch != "" {
+			log.Warn().Str("log", lines.Path()).Msg("the ledger is a new one, but the evidence tells of batches; if the ledger was lost, stop this, and bring it back with 'exhume ledger rebuild'")
+			return nil
+		}
+	}
+	return nil
 }
 
 // closeLedger closes the ledger when the reports are written, which are read from
@@ -118,7 +140,7 @@ func submitTo(b *broker.Broker, log zerolog.Logger) control.Submit {
 	return func(ctx context.Context, c *control.Control, batch schemas.Batch, items iter.Seq2[schemas.Request, error], total int64) error {
 		_, err := producer.Submit(ctx, c, b, producer.Submission{Batch: batch, Items: items, Total: total, Waiting: func(reason error) {
 			if reason != nil {
-				log.Warn().Err(reason).Str("batch", batch.ID).Msg("waiting for room to submit a copied batch")
+				log.Warn().Err(reason).Str("batch", batch.ID).Msg("waiting to submit a copied batch")
 			}
 		}})
 		return err

@@ -95,15 +95,19 @@ func (a *ahead) remove(records []schemas.Record) {
 		case r.Index != nil && r.Action == schemas.ActionRestoreRetry:
 			a.removeAttempt(r.Batch, attempt{*r.Index, r.Attempt})
 		case r.Index != nil:
-			if of := a.items[r.Batch]; of != nil {
-				if of.remove(*r.Index); of.n == 0 {
-					delete(a.items, r.Batch)
-				}
-			}
+			a.removeItem(r.Batch, *r.Index)
 		case r.Phase == schemas.PhaseStart:
 			delete(a.starts, r.Batch)
 		default:
 			delete(a.ends, r.Batch)
+		}
+	}
+}
+
+func (a *ahead) removeItem(batch string, index int64) {
+	if of := a.items[batch]; of != nil {
+		if of.remove(index); of.n == 0 {
+			delete(a.items, batch)
 		}
 	}
 }

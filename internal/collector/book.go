@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/exhume/exhume/internal/failpoint"
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -36,6 +37,8 @@ type Ledger interface {
 	Find(ctx context.Context, id string) (s schemas.Summary, found bool, err error)
 	// Attempts gives the failed attempts at an item that are recorded.
 	Attempts(ctx context.Context, batch string, index int64) ([]schemas.Failure, error)
+	// Recorded gives those of the indexes of a batch whose items have results.
+	Recorded(ctx context.Context, batch string, indexes []int64) ([]int64, error)
 }
 
 // Note writes evidence of a batch that begins; see Ledger.
@@ -72,8 +75,9 @@ type Book struct {
 	mu sync.Mutex
 	// broken is why evidence cannot be written any more.
 	broken error
-	// pos is the position that the ledger remembers.
-	pos   schemas.EvidencePosition
+	// pos is the position that the ledger remembers, and end the one at which the log
+	// ended last.
+	pos, end schemas.EvidencePosition
 	ahead ahead
 }
 
@@ -94,21 +98,32 @@ type Options struct {
 type BrokenLogError struct{ Err error }
 
 func (e *BrokenLogError) Error() string {
-	return fmt.Sprintf("%v; put the file back as it was, or, if it was moved away on purpose, continue with the log as it is now: --accept-evidence", e.Err)
+	return fmt.Sprintf("%v; put the file back as it was, or, if it was moved away on purpose, continue with the log as it is now: --accept-evidence; if it was lost, bring it back with 'exhume ledger rebuild'", e.Err)
 }
 
 // Unwrap gives what does not fit.
 func (e *BrokenLogError) Unwrap() error { return e.Err }
 
-// OpenBook brings ledger and evidence into step.
+// OpenBook brings ledger and evidence into step. A ledger whose rebuilding has not
+// ended is refused.
 func OpenBook(ctx context.Context, l Ledger, e Evidence, o Options) (*Book, error) {
 	b := &Book{ledger: l, evidence: e, opts: o, ahead: newAhead()}
+	// Changed, and not only read: that has to wait for a rebuilding that is under way.
+	_, err := l.ChangeSetting(ctx, keyRebuilding, func(since string) (string, error) {
+		if since != "" {
+			return "", fault.New(schemas.CodeLedgerLost, "the ledger is not whole: its rebuilding, begun %s, was broken off; run 'exhume ledger rebuild' again", since)
+		}
+		return since, nil
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
 	pos, known, err := l.Position(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if known {
-		b.pos = pos
+		b.pos, b.end = pos, pos
 		err := b.readAhead(ctx)
 		if err == nil || !o.AcceptEvidence || ctx.Err() != nil {
 			return b, err
@@ -119,6 +134,7 @@ func OpenBook(ctx context.Context, l Ledger, e Evidence, o Options) (*Book, erro
 	if b.pos, err = e.Append(ctx, nil); err != nil {
 		return nil, err
 	}
+	b.end = b.pos
 	return b, l.SetPosition(ctx, b.pos)
 }
 
@@ -150,13 +166,29 @@ func (b *Book) readAhead(ctx context.Context) error {
 			err = b.forgetAttempts(ctx, id)
 		default:
 			delete(b.ahead.starts, id)
-			err = b.forgetAttempts(ctx, id)
+			if err = b.forgetItems(ctx, id); err == nil {
+				err = b.forgetAttempts(ctx, id)
+			}
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// forgetItems forgets the items of a batch whose results the ledger has: another
+// collector may have been faster.
+func (b *Book) forgetItems(ctx context.Context, id string) error {
+	indexes := b.ahead.items[id].all()
+	if len(indexes) == 0 {
+		return nil
+	}
+	recorded, err := b.ledger.Recorded(ctx, id, indexes)
+	for _, index := range recorded {
+		b.ahead.removeItem(id, index)
+	}
+	return err
 }
 
 // forgetAttempts forgets the failed attempts of a batch that the ledger has.
@@ -184,7 +216,11 @@ func (b *Book) append(ctx context.Context, records []schemas.Record) (schemas.Ev
 	if b.broken != nil {
 		return schemas.EvidencePosition{}, b.broken
 	}
-	pos, err := b.evidence.Append(ctx, b.ahead.without(records))
+	err := b.goesOn(ctx)
+	var pos schemas.EvidencePosition
+	if err == nil {
+		pos, err = b.evidence.Append(ctx, b.ahead.without(records))
+	}
 	if err != nil && ctx.Err() == nil {
 		// What a device holds that has failed once is not to be relied on: whoever
 		// goes on reads the log anew.
@@ -193,11 +229,31 @@ func (b *Book) append(ctx context.Context, records []schemas.Record) (schemas.Ev
 	if err != nil {
 		return pos, err
 	}
+	b.end = pos
 	b.ahead.remove(records)
 	if b.ahead.holds() {
 		pos = b.pos
 	}
 	return pos, nil
+}
+
+// goesOn checks that the log still is what it was after the last line: a new one that
+// somebody has put in its place would begin in the middle of batches, unnoticed.
+func (b *Book) goesOn(ctx context.Context) error {
+	at, err := b.evidence.Append(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if at.Offset > b.end.Offset || at == b.end {
+		return nil // others write there, too
+	}
+	for _, err := range b.evidence.Since(ctx, b.end) {
+		if err != nil {
+			return &BrokenLogError{err}
+		}
+		break
+	}
+	return nil
 }
 
 // appender appends records inside a transaction of the ledger.
@@ -276,8 +332,13 @@ func (b *Book) Record(ctx context.Context, results []schemas.Result, failures []
 	if err != nil {
 		return nil, err
 	}
-	for i := range failures { // also when another collector was faster
+	// The ledger has them now, also when another collector was faster, or when it had
+	// them before, from a commit that was not heard of.
+	for i := range failures {
 		b.ahead.removeAttempt(failures[i].Batch, attempt{failures[i].Index, failures[i].Number})
+	}
+	for i := range results {
+		b.ahead.removeItem(results[i].Batch, results[i].Index)
 	}
 	return touched, nil
 }

@@ -425,7 +425,8 @@ func TestEvidenceThatDoesNotGoOn(t *testing.T) {
 			must(t, spoil(s.e.Path()))
 			_, err = OpenBook(s.ctx(), realLedger{s.l}, s.e, Options{})
 			if broken, ok := errors.AsType[*BrokenLogError](err); !ok ||
-				!strings.Contains(broken.Error(), s.e.Path()) || !strings.Contains(broken.Error(), "--accept-evidence") {
+				!strings.Contains(broken.Error(), s.e.Path()) || !strings.Contains(broken.Error(), "--accept-evidence") ||
+				!strings.Contains(broken.Error(), "'exhume ledger rebuild'") {
 				t.Fatalf("got error %v", err)
 			}
 			b, err = OpenBook(s.ctx(), realLedger{s.l}, s.e, Options{AcceptEvidence: true})
@@ -433,6 +434,36 @@ func TestEvidenceThatDoesNotGoOn(t *testing.T) {
 			_, err = b.Record(s.ctx(), results("b", 0), nil)
 			must(t, err)
 			s.book() // and now it goes on
+		})
+	}
+}
+
+// Nor is a line written when that happens while the log is in use.
+func TestEvidenceThatIsReplaced(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(path string) error{
+		"cut short": func(p string) error { return os.Truncate(p, 10) },
+		"moved":     func(p string) error { return os.Rename(p, p+".1") },
+		"removed":   os.Remove,
+		"emptied":   func(p string) error { return os.Truncate(p, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			b := s.book()
+			_, err := b.Begin(s.ctx(), batch("b"))
+			must(t, err)
+			must(t, spoil(s.e.Path()))
+			_, err = b.Record(s.ctx(), results("b", 0), nil)
+			if broken, ok := errors.AsType[*BrokenLogError](err); !ok || !strings.Contains(broken.Error(), s.e.Path()) {
+				t.Fatalf("got error %v", err)
+			}
+			if data, err := os.ReadFile(s.e.Path()); err != nil || len(data) > 0 {
+				t.Errorf("%v, the log has\n%s", err, data)
+			}
+			if sum, err := s.l.Batch(s.ctx(), "b"); err != nil || sum.Counts.Done() != 0 {
+				t.Errorf("%+v, %v", sum.Counts, err)
+			}
 		})
 	}
 }
@@ -492,6 +523,79 @@ func TestAttemptsThatAnotherCollectorRecords(t *testing.T) {
 			t.Errorf("lives on %v: ahead %+v", livesOn, b.ahead)
 		}
 	}
+}
+
+// unheard is a ledger whose commits happen and are not heard of.
+type unheard struct{ Ledger }
+
+func (u unheard) Record(ctx context.Context, r []schemas.Result, f []schemas.Failure, note NoteFresh) ([]schemas.Summary, error) {
+	_, err := u.Ledger.Record(ctx, r, f, note)
+	return nil, errors.Join(err, errCrash)
+}
+
+// A batch that never ends does not keep the position back either: neither after a
+// commit that happened although it failed, nor when another collector recorded what
+// is ahead.
+func TestItemsOfABatchThatNeverEnds(t *testing.T) {
+	t.Parallel()
+	for _, livesOn := range []bool{true, false} {
+		s := newStore(t)
+		b := s.book()
+		_, err := b.Begin(s.ctx(), batch(schemas.Single))
+		must(t, err)
+		whole := b.ledger
+		group := results(schemas.Single, 1, 70, 1<<50)
+		if livesOn {
+			b.ledger = unheard{whole}
+		} else {
+			b.ledger = uncommitted{whole}
+		}
+		if _, err := b.Record(s.ctx(), group, nil); !errors.Is(err, errCrash) || !b.ahead.holds() {
+			t.Fatalf("ahead %+v, %v", b.ahead, err)
+		}
+		if b.ledger = whole; livesOn {
+			_, err := b.Record(s.ctx(), group, nil)
+			must(t, err)
+		} else {
+			other, err := OpenBook(s.ctx(), realLedger{mustOpen(t, s.l.Path(), "other")}, newStore(t).e, Options{})
+			must(t, err)
+			_, err = other.Record(s.ctx(), group[:2], nil)
+			must(t, err)
+			b = s.book()
+			if !b.ahead.holds() || b.ahead.items[schemas.Single].n != 1 {
+				t.Errorf("ahead %+v", b.ahead)
+			}
+			_, err = b.Record(s.ctx(), group, nil)
+			must(t, err)
+		}
+		_, err = b.Record(s.ctx(), results(schemas.Single, 5), nil)
+		must(t, err)
+		end, err := s.e.Append(s.ctx(), nil)
+		must(t, err)
+		if pos, _, err := s.l.Position(s.ctx()); err != nil || pos != end {
+			t.Errorf("lives on %v: the position is %+v, the log ends at %+v (%v)", livesOn, pos, end, err)
+		}
+		s.want("single start", "single:1", "single:70", fmt.Sprint("single:", 1<<50), "single:5")
+	}
+}
+
+// The last line of a process that died may lack nothing but its newline.
+func TestALineWithoutItsNewline(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	b := s.book()
+	_, err := b.Begin(s.ctx(), batch("b"))
+	must(t, err)
+	b.ledger = uncommitted{b.ledger}
+	if _, err := b.Record(s.ctx(), results("b", 0, 1), nil); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(s.e.Path())
+	must(t, err)
+	must(t, os.Truncate(s.e.Path(), info.Size()-1))
+	_, err = s.book().Record(s.ctx(), results("b", 0, 1), nil)
+	must(t, err)
+	s.want("b start", "b:0", "b:1")
 }
 
 func mustOpen(t *testing.T, path, writer string) *ledger.Ledger {

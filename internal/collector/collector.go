@@ -5,6 +5,9 @@ package collector
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -72,13 +75,16 @@ type Collector struct {
 	Observer Observer
 	// expected is how many results are still to come, by active batch.
 	expected map[string]int64
+
+	mu   sync.Mutex
+	left map[string]bool // batches that have ended and could not be retired
 }
 
 // New makes a collector.
 func New(b *Book, q Queue, a Archive, log zerolog.Logger) *Collector {
 	return &Collector{
 		book: b, queue: q, archive: a, log: log, Changed: func(schemas.Summary) {},
-		Judge: func(context.Context, []schemas.Summary) error { return nil }, expected: map[string]int64{},
+		Judge: func(context.Context, []schemas.Summary) error { return nil }, expected: map[string]int64{}, left: map[string]bool{},
 	}
 }
 
@@ -86,6 +92,11 @@ func New(b *Book, q Queue, a Archive, log zerolog.Logger) *Collector {
 // evidence or archive cannot be written: nothing is lost then, the results stay
 // in their stream. Evidence of what is done to batches counts, too.
 func (c *Collector) Run(ctx context.Context) error {
+	var others sync.WaitGroup
+	defer others.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	others.Go(func() { c.retireLeft(ctx) })
 	for ctx.Err() == nil {
 		if err := c.book.Failed(); err != nil {
 			return err
@@ -248,17 +259,7 @@ func (c *Collector) finish(ctx context.Context, batches []schemas.Summary) error
 	if err != nil {
 		return err
 	}
-	var retiring errgroup.Group
-	retiring.SetLimit(retireTogether)
-	for _, id := range ids {
-		retiring.Go(func() error {
-			if err := c.queue.Retire(ctx, id); err != nil {
-				c.log.Warn().Err(err).Str("batch", id).Msg("cannot remove the batch from the broker; the next start does")
-			}
-			return nil
-		})
-	}
-	_ = retiring.Wait()
+	c.retire(ctx, ids)
 	for _, s := range ended {
 		if err := c.queue.Announce(s); err != nil {
 			c.log.Warn().Err(err).Str("batch", s.ID).Msg("cannot announce the end of the batch")
@@ -269,6 +270,39 @@ func (c *Collector) finish(ctx context.Context, batches []schemas.Summary) error
 		}
 	}
 	return nil
+}
+
+// retire removes batches that have ended from the broker, and remembers those for
+// which that fails.
+func (c *Collector) retire(ctx context.Context, ids []string) {
+	var retiring errgroup.Group
+	retiring.SetLimit(retireTogether)
+	for _, id := range ids {
+		retiring.Go(func() error {
+			err := c.queue.Retire(ctx, id)
+			if err != nil && ctx.Err() == nil {
+				c.log.Warn().Err(err).Str("batch", id).Msg("cannot remove the batch from the broker; trying again")
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if delete(c.left, id); err != nil {
+				c.left[id] = true
+			}
+			return nil
+		})
+	}
+	_ = retiring.Wait()
+}
+
+// retireLeft retires batches that could not be retired when they ended, until the
+// context ends. What is left then the next start does.
+func (c *Collector) retireLeft(ctx context.Context) {
+	for pause(ctx); ctx.Err() == nil; pause(ctx) {
+		c.mu.Lock()
+		ids := slices.Collect(maps.Keys(c.left))
+		c.mu.Unlock()
+		c.retire(ctx, ids)
+	}
 }
 
 // pause waits before something is tried again.

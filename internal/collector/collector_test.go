@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,6 +149,50 @@ func TestFinishTwice(t *testing.T) {
 	s.want("b start", "b:0", "b:1", "b end")
 	if ends != 1 {
 		t.Errorf("the end was told %d times", ends)
+	}
+}
+
+// stubborn is a broker that removes a batch at the third try.
+type stubborn struct {
+	queue
+	tries atomic.Int64
+}
+
+func (s *stubborn) Retire(ctx context.Context, id string) error {
+	if s.tries.Add(1) < 3 {
+		return errors.New("the broker is away")
+	}
+	return s.queue.Retire(ctx, id)
+}
+
+// A batch that could not be removed from the broker when it ended is removed later.
+func TestRetireLater(t *testing.T) {
+	t.Parallel()
+	s, br := newStore(t), newBroker(t)
+	b := s.book()
+	s.sealed(b, "b", 2)
+	must(t, br.Activate(t.Context(), schemas.Batch{ID: "b"}))
+	must(t, br.PublishResults(t.Context(), schemas.ResultGroup{Batch: "b", Worker: "w", Results: results("b", 0, 1)}))
+	q := &stubborn{queue: queue{br}}
+	c := New(b, q, nil, zerolog.Nop())
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run(ctx) }()
+	left := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.left)
+	}
+	for end := time.Now().Add(time.Minute); q.tries.Load() < 3 || left() > 0; pause(t.Context()) {
+		if time.Now().After(end) {
+			t.Fatalf("still there after %d tries", q.tries.Load())
+		}
+	}
+	cancel()
+	must(t, <-ran)
+	shown, others, err := br.Activated(t.Context())
+	if n := q.tries.Load(); err != nil || len(shown)+len(others) > 0 || n != 3 {
+		t.Errorf("%d tries, %v and %v are there, %v", n, shown, others, err)
 	}
 }
 

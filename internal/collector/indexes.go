@@ -1,5 +1,7 @@
 package collector
 
+import "math/bits"
+
 // indexes is a set of the indexes of items: a bit for each where they stand close
 // together, so that it holds batches of millions. The zero value is empty.
 type indexes struct {
@@ -45,4 +47,19 @@ func (s *indexes) remove(index int64) {
 		part[word] &^= bit
 		s.n--
 	}
+}
+
+// all are the indexes, in no order.
+func (s *indexes) all() (all []int64) {
+	if s == nil {
+		return nil
+	}
+	for first, part := range s.parts {
+		for word, set := range part {
+			for ; set != 0; set &= set - 1 {
+				all = append(all, first*indexPart+int64(word*64+bits.TrailingZeros64(set)))
+			}
+		}
+	}
+	return all
 }

@@ -37,8 +37,9 @@ type RebuildLedger interface {
 type Added struct{ Results, Attempts, Strays int }
 
 // Rebuild brings back what was lost of ledger and evidence, from what is left of
-// them and from the broker. It only adds. Running it again adds nothing, also after
-// it was broken off. Nobody else may write to ledger and evidence meanwhile.
+// them and from the broker. It only adds. Running it again adds nothing, and has to
+// be done when it was broken off: no book is opened before; see Unfinished. Nobody
+// else may write to ledger and evidence meanwhile.
 type Rebuild struct {
 	Ledger RebuildLedger
 	// Evidence is the log to which lines are added that are lost; nil adds none, and
@@ -96,26 +97,48 @@ type rebuilding struct {
 	// they tell of them.
 	stories map[string]*story
 	told    []string
-	// steering is the last that they tell of the fleet.
-	steering string
-	// born is when the batches in the ledger were created, shown which of them the
-	// workers are shown.
+	// steered is the last that they tell of the fleet, nil when nothing.
+	steered *schemas.Record
+	// born is when the batches in the ledger were created, if that is known, shown
+	// which of them the workers are shown.
 	born  map[string]time.Time
 	shown map[string]bool
-	// strays and unread are results of no item, and messages that cannot be read.
-	strays, unread int64
+	// strays are results of no item, older those that are older than their batch,
+	// unread messages that cannot be read, untold batches that have ended and of
+	// which the logs tell nothing.
+	strays, older, unread, untold int64
+}
+
+// keyRebuilding is the setting that says since when a rebuilding has not ended.
+const keyRebuilding = "rebuilding"
+
+// Unfinished is since when a rebuilding of a ledger has not ended: it is under way,
+// or was broken off. It is empty when there is none.
+func Unfinished(ctx context.Context, l interface {
+	Setting(ctx context.Context, name string) (value string, found bool, err error)
+}) (since string, err error) {
+	since, _, err = l.Setting(ctx, keyRebuilding)
+	return since, err
 }
 
 // Run does it.
 func (b *Rebuild) Run(ctx context.Context) (Rebuilt, error) {
 	r := &rebuilding{Rebuild: b, logged: newAhead(), stories: map[string]*story{}, born: map[string]time.Time{}, shown: map[string]bool{}}
-	for _, do := range []func(context.Context) error{r.readLogs, r.reinstate, r.replay, r.replayLogs, r.conclude, r.steer, r.write} {
+	for _, do := range []func(context.Context) error{r.readLogs, r.begin, r.reinstate, r.replay, r.replayLogs, r.conclude, r.steer, r.write, r.end} {
 		if err := do(ctx); err != nil {
 			return r.out, err
 		}
 	}
 	if r.strays > 0 {
 		r.problem("%d results or failed attempts are of no known item, and were left out", r.strays)
+	}
+	if r.older > 0 {
+		r.problem("%d results or failed attempts are older than the batches of their names, and were left out as those of earlier ones: "+
+			"that is wrong where the clocks of collectors and broker are more than %s apart", r.older, clocksApart)
+	}
+	if r.untold > 0 {
+		r.problem("of %d batches that have ended the evidence had no line: if their log was not lost, but moved away, "+
+			"their lines stand twice unless it is named with --beside", r.untold)
 	}
 	if r.unread > 0 {
 		r.problem("%d messages of results cannot be understood, or not all that is in them", r.unread)
@@ -127,34 +150,91 @@ func (r *rebuilding) problem(format string, args ...any) {
 	r.out.Problems = append(r.out.Problems, fmt.Sprintf(format, args...))
 }
 
-// readLogs finds out what the evidence tells.
+// readLogs finds out what the evidence tells. Logs have no order among themselves.
 func (r *rebuilding) readLogs(ctx context.Context) error {
 	for _, log := range r.Logs {
-		for rec, err := range log {
-			if err != nil {
-				return err
-			}
-			r.out.Records++
-			if rec.Steering != "" {
-				r.steering = rec.Steering
-			}
-			if rec.Batch == "" {
-				r.logged.add(rec)
-				continue
-			}
-			s := r.stories[rec.Batch]
-			if s == nil {
-				s = &story{id: rec.Batch}
-				r.stories[rec.Batch] = s
-				r.told = append(r.told, rec.Batch)
-			}
-			if s.tell(rec) {
-				r.logged.forget(rec.Batch) // what was before is of an earlier batch of this name
-			}
-			r.logged.add(rec)
+		if err := r.readLog(log); err != nil {
+			return err
+		}
+	}
+	if len(r.Logs) > 1 {
+		for _, s := range r.stories {
+			s.order()
 		}
 	}
 	return ctx.Err()
+}
+
+func (r *rebuilding) readLog(log iter.Seq2[schemas.Record, error]) error {
+	ended := map[string]bool{} // in this log
+	left := int64(0)           // so many of the next lines were written by a rebuilding
+	var steered *schemas.Record
+	for rec, err := range log {
+		if err != nil {
+			return err
+		}
+		r.out.Records++
+		rebuilt := left > 0
+		left--
+		if rec.Action == schemas.ActionEvidenceRebuild && rec.Total != nil {
+			left = *rec.Total
+		}
+		if rec.Steering != "" {
+			steered = &rec
+		}
+		if rec.Batch == "" {
+			r.logged.add(rec)
+			continue
+		}
+		s := r.stories[rec.Batch]
+		if s == nil {
+			s = &story{id: rec.Batch}
+			r.stories[rec.Batch] = s
+			r.told = append(r.told, rec.Batch)
+		}
+		switch {
+		case rec.Phase == schemas.PhaseStart && ended[rec.Batch] && !rebuilt: // another batch of this name
+			*s = story{id: rec.Batch}
+			r.logged.forget(rec.Batch)
+			ended[rec.Batch] = false
+		case rec.Phase == schemas.PhaseEnd:
+			ended[rec.Batch] = true
+		}
+		s.tell(rec, rebuilt)
+		r.logged.add(rec)
+	}
+	if steered != nil && (r.steered == nil || !written(steered).Before(written(r.steered))) {
+		r.steered = steered
+	}
+	return nil
+}
+
+// begin notes that ledger and evidence are not whole until the end.
+func (r *rebuilding) begin(ctx context.Context) error {
+	return r.note(ctx, time.Now().UTC().Format(time.RFC3339))
+}
+
+func (r *rebuilding) note(ctx context.Context, since string) error {
+	if r.Evidence == nil {
+		return nil
+	}
+	_, err := r.Ledger.ChangeSetting(ctx, keyRebuilding, func(string) (string, error) { return since, nil }, nil)
+	return err
+}
+
+// end puts ledger and evidence into step.
+func (r *rebuilding) end(ctx context.Context) error {
+	if r.Evidence == nil {
+		return nil
+	}
+	end, err := r.Evidence.Append(ctx, nil)
+	if err == nil {
+		err = r.Ledger.SetPosition(ctx, end)
+	}
+	if err != nil {
+		return err
+	}
+	return r.note(ctx, "")
 }
 
 // reinstate creates the batches that are known by more than their results.
@@ -164,7 +244,7 @@ func (r *rebuilding) reinstate(ctx context.Context) error {
 		return err
 	}
 	for _, s := range there {
-		r.born[s.ID] = s.CreatedAt
+		r.born[s.ID] = r.stories[s.ID].bornAt(s.Batch)
 	}
 	batches := slices.Clone(r.Shown) // knows them best
 	for _, b := range batches {
@@ -191,7 +271,7 @@ func (r *rebuilding) create(ctx context.Context, b schemas.Batch) error {
 	if err != nil {
 		return err
 	}
-	r.born[b.ID] = b.CreatedAt
+	r.born[b.ID] = s.bornAt(b)
 	if created {
 		r.out.Batches++
 	}
@@ -241,7 +321,11 @@ func (r *rebuilding) belongs(ctx context.Context, id string, at time.Time, unkno
 	born, known := r.born[id]
 	switch {
 	case known:
-		return !at.Before(born.Add(-clocksApart)), nil // what is older is of an earlier batch of this name
+		if at.Before(born.Add(-clocksApart)) {
+			r.older++
+			return false, nil
+		}
+		return true, nil
 	case id != schemas.Single && schemas.CheckName(id) != nil:
 		r.strays++
 		return false, nil //nolint:nilerr // it is told in the end
@@ -371,18 +455,19 @@ func countsText(c schemas.Counts) string {
 
 // steer brings back what holds for the fleet, so that what was paused stays so.
 func (r *rebuilding) steer(ctx context.Context) error {
-	text := r.steering
-	if r.Known {
-		data, err := json.Marshal(r.Steering)
-		if err != nil {
-			return err
-		}
-		text = string(data)
-	}
-	if old, _, err := r.Ledger.Setting(ctx, schemas.KeySteering); err != nil || old != "" || text == "" || text == "{}" {
+	const nothing = "{}" // which is what a new broker has as well
+	data, err := json.Marshal(r.Steering)
+	if err != nil {
 		return err
 	}
-	_, err := r.Ledger.ChangeSetting(ctx, schemas.KeySteering, func(string) (string, error) { return text, nil }, nil)
+	text := string(data)
+	if text == nothing && r.steered != nil {
+		text = r.steered.Steering
+	}
+	if old, _, err := r.Ledger.Setting(ctx, schemas.KeySteering); err != nil || old != "" || text == nothing {
+		return err
+	}
+	_, err = r.Ledger.ChangeSetting(ctx, schemas.KeySteering, func(string) (string, error) { return text, nil }, nil)
 	return err
 }
 
@@ -398,21 +483,13 @@ func (r *rebuilding) write(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := w.flush(ctx); err != nil || r.Evidence == nil {
-		return err
-	}
-	end, err := r.Evidence.Append(ctx, nil)
-	if err != nil {
-		return err
-	}
-	return r.Ledger.SetPosition(ctx, end)
+	return w.flush(ctx)
 }
 
 // lineWriter adds lines that are not there, many at a time.
 type lineWriter struct {
 	*rebuilding
 	pending []schemas.Record
-	marked  bool
 }
 
 // batch adds all lines about a batch.
@@ -457,6 +534,9 @@ func (w *lineWriter) batch(ctx context.Context, s schemas.Summary) error {
 	if !s.State.Final() {
 		return nil
 	}
+	if w.stories[s.ID] == nil {
+		w.untold++
+	}
 	return w.add(ctx, endRecord(w.Options, s))
 }
 
@@ -477,10 +557,8 @@ func (w *lineWriter) flush(ctx context.Context) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	if !w.marked {
-		lines = slices.Insert(lines, 0, schemas.Record{Action: schemas.ActionEvidenceRebuild, Actor: w.Actor, Reason: w.Reason})
-		w.marked = true
-	}
+	n := int64(len(lines))
+	lines = slices.Insert(lines, 0, schemas.Record{Action: schemas.ActionEvidenceRebuild, Actor: w.Actor, Reason: w.Reason, Total: &n})
 	w.out.Lines += int64(len(lines))
 	w.pending = lines[:0]
 	if w.Evidence == nil {

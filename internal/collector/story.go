@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,26 +19,66 @@ const (
 type story struct {
 	id         string
 	start, end *schemas.Record
-	changes    []schemas.Record
+	// rebuilt says that the line of the start was written by a rebuilding: when the
+	// batch began it does not tell.
+	rebuilt bool
+	changes []schemas.Record
 }
 
-// tell goes on with the story. It begins anew when a batch of the same name does.
-func (s *story) tell(r schemas.Record) (anew bool) {
+// tell goes on with the story, with a line that perhaps a rebuilding has written.
+func (s *story) tell(r schemas.Record, rebuilt bool) {
 	switch {
 	case r.Phase == schemas.PhaseStart:
-		anew = s.end != nil
-		if anew {
-			*s = story{id: s.id}
-		}
-		if s.start == nil || anew {
-			s.start = &r
+		if s.start == nil || s.rebuilt && !rebuilt {
+			s.start, s.rebuilt = &r, rebuilt
 		}
 	case r.Phase == schemas.PhaseEnd:
-		s.end = &r
+		if s.end == nil || !written(&r).Before(written(s.end)) {
+			s.end = &r
+		}
 	case r.Action == schemas.ActionBatchControl:
 		s.changes = append(s.changes, r)
 	}
-	return anew
+}
+
+// order puts what several logs tell of changes in order, each of them once: as it
+// was told first, and not as a rebuilding has told it again.
+func (s *story) order() {
+	slices.SortStableFunc(s.changes, func(a, b schemas.Record) int { return written(&a).Compare(written(&b)) })
+	told := map[string]bool{}
+	s.changes = slices.DeleteFunc(s.changes, func(r schemas.Record) bool {
+		again := r.ChangeID != "" && told[r.ChangeID]
+		told[r.ChangeID] = true
+		return again
+	})
+}
+
+// first is the line that tells most of how the batch began, nil when only its items
+// are told.
+func (s *story) first() *schemas.Record {
+	switch {
+	case s == nil:
+		return nil
+	case s.start != nil:
+		return s.start
+	case s.end != nil:
+		return s.end
+	case len(s.changes) > 0:
+		return &s.changes[0]
+	}
+	return nil
+}
+
+// bornAt is when a batch was created, and no time where that is not known, but only
+// when something was told of it.
+func (s *story) bornAt(b schemas.Batch) time.Time {
+	if b.Note == fromResults || b.Note == fromLines {
+		return time.Time{}
+	}
+	if first := s.first(); first != nil && (s.start == nil || s.rebuilt) && !b.CreatedAt.Before(written(first)) {
+		return time.Time{}
+	}
+	return b.CreatedAt
 }
 
 // ended is the line of the batch's end, nil when there is none.
@@ -63,13 +104,7 @@ func (s *story) root() string {
 // batch is the batch as far as it is told, or false when only its items are.
 func (s *story) batch() (schemas.Batch, bool) {
 	b := schemas.Batch{ID: s.id, State: schemas.StateOpen, Settings: schemas.Settings{Root: s.root()}}
-	first := s.start
-	if first == nil {
-		first = s.end
-	}
-	if first == nil && len(s.changes) > 0 {
-		first = &s.changes[0]
-	}
+	first := s.first()
 	if first == nil {
 		return b, false
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -91,6 +92,9 @@ func (l *Log) Append(ctx context.Context, records []schemas.Record) (schemas.Evi
 	}
 	if len(records) == 0 {
 		return l.pos, nil
+	}
+	if l.pos.Seq > math.MaxInt64-int64(len(records)) {
+		return schemas.EvidencePosition{}, fmt.Errorf("evidence log %s: its last record has the number %d, after which there is none: it was changed", l.path, l.pos.Seq)
 	}
 	after := l.encode(records)
 	if err := l.write(); err != nil {

@@ -16,7 +16,8 @@ import (
 
 // Since gives exhume's records after a position, oldest first: what was
 // appended by a process that died before it could note it elsewhere. Lines that
-// exhume did not write and a torn last line are left out.
+// exhume did not write and a torn last line are left out; one that lacks nothing but
+// its newline is not torn, as Append sees it.
 //
 // The position must still be in the log: an error says so when the file is
 // shorter, or when the line before the position is not the one it was taken
@@ -59,7 +60,7 @@ func since(ctx context.Context, path string, pos schemas.EvidencePosition) iter.
 				fail(err)
 				return
 			}
-			if _, ours := readStamp(line.text); !ours || !line.whole {
+			if _, ours := readStamp(line.text); !ours {
 				continue
 			}
 			var r schemas.Record

@@ -136,6 +136,18 @@ func TestVerifyOfWhatIsNoLog(t *testing.T) {
 	}
 }
 
+// After the highest number there is none, and what has none could not be read again.
+func TestNoNumberIsLeft(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeLog(t, dir, `{"action":"ARCHIVE","prev":"`+noLine+`","seq":9223372036854775806}`+"\n")
+	l := openLog(t, dir)
+	if _, err := l.Append(t.Context(), samples(0, 2)); err == nil || !strings.Contains(err.Error(), "9223372036854775806") {
+		t.Errorf("got %v", err)
+	}
+	mustAppend(t, l, samples(0, 1)...)
+}
+
 func TestSince(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -145,10 +157,25 @@ func TestSince(t *testing.T) {
 	first := mustAppend(t, l, samples(0, 2)...)
 	writeLog(t, dir, readLog(t, l)+foreignLine+"not JSON\n")
 	mustAppend(t, l, samples(2, 3)...)
-	// The last record lacks its newline: it was never acknowledged.
-	writeLog(t, dir, strings.TrimSuffix(readLog(t, l), "\n"))
+	// A torn last line says nothing. One that lacks only its newline does: the next
+	// append keeps it.
+	whole := strings.TrimSuffix(readLog(t, l), "\n")
+	writeLog(t, dir, whole[:len(whole)-1])
+	wantSince(t, l, map[schemas.EvidencePosition][]int64{{}: {0, 1, 2, 3}, start: {0, 1, 2, 3}, first: {2, 3}})
+	writeLog(t, dir, whole)
+	wantSince(t, l, map[schemas.EvidencePosition][]int64{{}: {0, 1, 2, 3, 4}, start: {0, 1, 2, 3, 4}, first: {2, 3, 4}})
+	for _, err := range l.Since(t.Context(), start) {
+		if err != nil {
+			t.Error(err)
+		}
+		break // must not go on
+	}
+}
 
-	for from, want := range map[schemas.EvidencePosition][]int64{{}: {0, 1, 2, 3}, start: {0, 1, 2, 3}, first: {2, 3}} {
+// wantSince compares the indexes of the records since positions.
+func wantSince(t *testing.T, l *Log, all map[schemas.EvidencePosition][]int64) {
+	t.Helper()
+	for from, want := range all {
 		var got []int64
 		for r, err := range l.Since(t.Context(), from) {
 			if err != nil {
@@ -162,12 +189,6 @@ func TestSince(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("from %+v: %s", from, diff)
 		}
-	}
-	for _, err := range l.Since(t.Context(), start) {
-		if err != nil {
-			t.Error(err)
-		}
-		break // must not go on
 	}
 }
 

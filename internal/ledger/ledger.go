@@ -7,6 +7,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -30,6 +31,11 @@ type Options struct {
 	// evidence position is a place in. Writers that work at the same time must
 	// have different names.
 	Writer string
+	// Alone keeps all others from writing as long as the ledger is open: they wait a
+	// little, and get an ErrAway. While somebody writes, or is alone, the error wraps
+	// ErrInUse. It means nothing for a SQLite file, which does not leave the host:
+	// there the locks of state and evidence directory keep others away.
+	Alone bool
 	// Migrate lets Open bring the schema of a PostgreSQL ledger up to date. A
 	// SQLite file always is.
 	Migrate bool
@@ -45,18 +51,25 @@ func Open(ctx context.Context, where string) (*Ledger, error) {
 // when they are missing. A ledger that is not up to date, or is of a newer
 // program that this one is not compatible with, is refused.
 func OpenWith(ctx context.Context, where string, o Options) (*Ledger, error) {
-	db, err := openForWriting(ctx, where, o.Migrate)
+	db, err := openForWriting(ctx, where, o)
 	if err != nil {
 		return nil, fmt.Errorf("ledger %s: %w", shown(where), err)
 	}
 	return &Ledger{&Reader{name: shown(where), writer: o.Writer, db: db}}, nil
 }
 
-func openForWriting(ctx context.Context, where string, migrate bool) (database, error) {
-	if isPostgres(where) {
-		return openPostgres(ctx, where, migrate)
+func openForWriting(ctx context.Context, where string, o Options) (database, error) {
+	if !isPostgres(where) {
+		return openSQLite(ctx, where, true)
 	}
-	return openSQLite(ctx, where, true)
+	p, err := openPostgres(ctx, where, o.Migrate)
+	if err != nil || !o.Alone {
+		return p, err
+	}
+	if err := p.beAlone(ctx); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
 }
 
 // OpenReader opens the ledger at where (see OpenWith) for questions only, also

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/exhume/exhume/internal/dbtest"
+	"github.com/exhume/exhume/internal/fault"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -216,5 +217,31 @@ func BenchmarkOpen(b *testing.B) {
 	open()
 	for b.Loop() {
 		open()
+	}
+}
+
+// SQLite goes on with a file that has no name any more. What is recorded in it nobody
+// will find, so nothing is.
+func TestAFileThatIsLost(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(path string) error{
+		"removed":  os.Remove,
+		"replaced": func(p string) error { return errors.Join(os.Rename(p, p+".1"), os.WriteFile(p, nil, 0o600)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			l := openLedger(t, path)
+			if _, _, err := l.Create(t.Context(), schemas.Batch{ID: "a"}, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := lose(path); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err := l.Create(t.Context(), schemas.Batch{ID: "b"}, nil)
+			if !fault.Is(err, schemas.CodeLedgerLost) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got error %v", err)
+			}
+		})
 	}
 }

@@ -12,8 +12,13 @@ import (
 // Position is the end of the writer's evidence that belongs to what the ledger
 // holds; false when none was noted yet.
 func (r *Reader) Position(ctx context.Context) (schemas.EvidencePosition, bool, error) {
+	return r.PositionOf(ctx, r.writer)
+}
+
+// PositionOf is Position for another writer.
+func (r *Reader) PositionOf(ctx context.Context, writer string) (schemas.EvidencePosition, bool, error) {
 	var p schemas.EvidencePosition
-	err := r.db.queryRow(ctx, `SELECT "offset", seq, prev FROM evidence_position WHERE writer = $1`, r.writer).Scan(&p.Offset, &p.Seq, &p.Prev)
+	err := r.db.queryRow(ctx, `SELECT "offset", seq, prev FROM evidence_position WHERE writer = $1`, writer).Scan(&p.Offset, &p.Seq, &p.Prev)
 	if errors.Is(err, sql.ErrNoRows) {
 		return p, false, nil
 	}

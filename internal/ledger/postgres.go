@@ -30,7 +30,8 @@ const (
 		SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; `
 	// beginWrite also bounds how long a collector that stands still in a
 	// transaction can hold the others up.
-	beginWrite = `BEGIN; ` + byIndex + `SET LOCAL idle_in_transaction_session_timeout = '40s'`
+	beginWrite = beginAlone + `; SET LOCAL lock_timeout = '2s'; ` + shareLock + `; SET LOCAL lock_timeout TO DEFAULT`
+	beginAlone = `BEGIN; ` + byIndex + `SET LOCAL idle_in_transaction_session_timeout = '40s'`
 	beginRead  = `BEGIN READ ONLY; ` + byIndex
 )
 
@@ -57,6 +58,8 @@ type postgres struct {
 	pool *pgxpool.Pool
 	// turn is held by whoever writes.
 	turn chan struct{}
+	// alone keeps all others from writing, unless it is nil.
+	alone *pgx.Conn
 }
 
 // openPostgres opens the database, and brings its schema up to date if that is
@@ -96,10 +99,13 @@ func newPostgres(ctx context.Context, where string) (*postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &postgres{pgQuerier{pool, answerTimeout}, pool, make(chan struct{}, 1)}, nil
+	return &postgres{pgQuerier: pgQuerier{pool, answerTimeout}, pool: pool, turn: make(chan struct{}, 1)}, nil
 }
 
 func (p *postgres) close() error {
+	if p.alone != nil {
+		_ = p.alone.Close(context.Background()) // nothing was done in its transaction
+	}
 	p.pool.Close()
 	return nil
 }
@@ -131,9 +137,15 @@ func (p *postgres) write(ctx context.Context, f func(tx) error) error {
 		defer cancel()
 		return do(ctx)
 	}
+	begin := beginWrite
+	if p.alone != nil {
+		begin = beginAlone
+	}
 	var t pgx.Tx
 	err := limited(func(ctx context.Context) (err error) {
-		t, err = p.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: beginWrite})
+		if err = p.stillAlone(ctx); err == nil {
+			t, err = p.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
+		}
 		return err
 	})
 	if err != nil {
@@ -254,6 +266,9 @@ func (r pgRow) Scan(dest ...any) error {
 // classify marks an error as ErrAway if that is what it says; not when it was
 // the caller who did not want to wait.
 func classify(ctx context.Context, err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "55P03" {
+		return fmt.Errorf("%w: it is being rebuilt", ErrAway) // see shareLock
+	}
 	if err == nil || ctx.Err() != nil || !away(err) {
 		return err
 	}

@@ -15,6 +15,9 @@ import (
 
 	driver "modernc.org/sqlite" // registers itself as "sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/schemas"
 )
 
 // sqlite is a ledger in a SQLite file.
@@ -23,7 +26,10 @@ type sqlite struct {
 	r *sql.DB
 	// w has one connection, so that writers queue up here and not in SQLite. It
 	// is nil where nothing is to be written.
-	w          *sql.DB
+	w *sql.DB
+	// path and file are what w writes to.
+	path       string
+	file       fs.FileInfo
 	insertMany *sql.Stmt
 	insertOne  *sql.Stmt
 }
@@ -106,7 +112,8 @@ func newSQLite(path string, write bool) (*sqlite, error) {
 	s := &sqlite{}
 	var err error
 	if write {
-		if err = create(path); err != nil {
+		s.path = path
+		if s.file, err = create(path); err != nil {
 			return nil, err
 		}
 		// FULL: what was recorded is acknowledged, so it must survive a power cut.
@@ -124,15 +131,26 @@ func newSQLite(path string, write bool) (*sqlite, error) {
 
 // create makes the file before SQLite does, for its mode; the files that SQLite
 // puts beside it get the same one.
-func create(path string) error {
+func create(path string) (fs.FileInfo, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return f.Close()
+	info, err := f.Stat()
+	return info, errors.Join(err, f.Close())
+}
+
+// lost says that what is written goes to a file that nobody finds any more, which
+// SQLite does not notice.
+func (s *sqlite) lost() error {
+	if info, err := os.Stat(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && os.SameFile(info, s.file) {
+		return nil // as far as is known
+	}
+	return fault.New(schemas.CodeLedgerLost, "its file was removed or replaced while it was in use: what was recorded in it is lost "+
+		"unless it is put back; stop everything that uses it, then put it back or run 'exhume ledger rebuild'")
 }
 
 // connect opens a pool of at most n connections, which stay open.
@@ -150,6 +168,12 @@ func connect(path string, n int, options ...string) (*sql.DB, error) {
 	db.SetMaxOpenConns(n)
 	db.SetMaxIdleConns(n)
 	return db, nil
+}
+
+// Damaged says whether an error is that of a file which is no whole database.
+func Damaged(err error) bool {
+	e, ok := errors.AsType[*driver.Error](err)
+	return ok && (e.Code()&0xff == lib.SQLITE_CORRUPT || e.Code()&0xff == lib.SQLITE_NOTADB)
 }
 
 func (s *sqlite) close() error {
@@ -171,6 +195,9 @@ func (s *sqlite) dialect() dialect {
 func (s *sqlite) schema(ctx context.Context) (schemaState, error) { return sqliteSchema(ctx, s.r) }
 
 func (s *sqlite) write(ctx context.Context, f func(tx) error) error {
+	if err := s.lost(); err != nil {
+		return err
+	}
 	t, err := s.w.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return err

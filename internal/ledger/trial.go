@@ -79,6 +79,11 @@ func openTrial(ctx context.Context, where string) (database, error) {
 	began := make(chan tx, 1)
 	go func() {
 		t.ended <- db.write(ctx, func(in tx) error {
+			if isPostgres(where) { // what is tried out may take its time between two statements
+				if _, err := in.exec(ctx, `SET LOCAL idle_in_transaction_session_timeout = 0`); err != nil {
+					return err
+				}
+			}
 			began <- in
 			<-t.end
 			return errTakenBack
