@@ -36,15 +36,21 @@ type keeper struct {
 }
 
 // newKeeper goes on where whoever submitted the batch before has stopped.
-func newKeeper(ctx context.Context, c Control, batch string) (*keeper, error) {
-	next, err := c.Kept(ctx, batch)
-	if fault.Is(err, schemas.CodeNoCollector) { // one has just opened the batch
-		return &keeper{off: true}, nil
+func newKeeper(ctx context.Context, c Control, batch schemas.Batch) (*keeper, error) {
+	next, err := c.Kept(ctx, batch.ID)
+	if fault.Is(err, schemas.CodeNoCollector) {
+		// An older program answers all but this question, one that is away none.
+		if _, err := c.Open(ctx, batch); err != nil {
+			return nil, err
+		}
+		if next, err = c.Kept(ctx, batch.ID); fault.Is(err, schemas.CodeNoCollector) {
+			return &keeper{off: true}, nil
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{control: c, batch: batch, next: next}
+	k := &keeper{control: c, batch: batch.ID, next: next}
 	k.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
 	return k, err
 }

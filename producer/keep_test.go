@@ -142,7 +142,7 @@ func BenchmarkKeep(b *testing.B) {
 	items := slices.Collect(usualItems(100_000))
 	for b.Loop() {
 		d := &discard{}
-		k, err := newKeeper(b.Context(), d, "b")
+		k, err := newKeeper(b.Context(), d, schemas.Batch{ID: "b"})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -54,8 +54,8 @@ type Submission struct {
 	// Progress, if set, is told how many requests are published.
 	Progress func(published int64)
 	// Waiting, if set, is told why nothing more can be published for now: the queue is
-	// full, and publication waits for room. It is told every few seconds, and with nil
-	// when it goes on.
+	// full, and publication waits for room, or no collector answers. It is told every few
+	// seconds, and with nil when it goes on.
 	Waiting func(reason error)
 }
 
@@ -95,7 +95,8 @@ func Submit(ctx context.Context, c Control, q Queue, s Submission) (Submitted, e
 	}
 	failpoint.Here("producer.opened")
 	before.PerMessage = max(before.PerMessage, 1) // of an older program's batch
-	k, err := newKeeper(ctx, c, s.Batch.ID)
+	c = steady{c, s.Waiting}
+	k, err := newKeeper(ctx, c, s.Batch)
 	if err != nil {
 		return Submitted{}, err
 	}

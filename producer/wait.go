@@ -10,17 +10,47 @@ import (
 )
 
 const (
-	// firstWait and maxWait are how long is waited before a full queue is tried again.
+	// firstWait and maxWait are how long is waited before something is tried again.
 	firstWait, maxWait = 100 * time.Millisecond, 2 * time.Second
-	// tellEvery is how often Submission.Waiting is told while the queue stays full.
+	// tellEvery is how often Submission.Waiting is told of what lasts.
 	tellEvery = 5 * time.Second
+	// awayFor is how long a collector may be away, or its ledger, while a batch is
+	// submitted: about as long as publication waits for the broker.
+	awayFor = time.Minute
 )
+
+// patience waits for what passes, longer each time, and tells of it.
+type patience struct {
+	// waiting, if set, is Submission.Waiting.
+	waiting func(reason error)
+	waited  time.Duration
+	told    time.Time
+}
+
+// wait waits before something is tried again that failed for this reason. An error
+// says that the context has ended.
+func (p *patience) wait(ctx context.Context, reason error) error {
+	if p.waiting != nil && time.Since(p.told) >= tellEvery {
+		p.told = time.Now()
+		short, _ := errors.AsType[*fault.Error](reason)
+		p.waiting(short) // which requests they are matters to nobody
+	}
+	p.waited = min(max(2*p.waited, firstWait), maxWait)
+	return pause(ctx, p.waited)
+}
+
+// end is for when nothing is waited for any more, and gives the error on.
+func (p *patience) end(err error) error {
+	if err == nil && !p.told.IsZero() {
+		p.waiting(nil)
+	}
+	return err
+}
 
 // patient is a queue that waits for room where there is none. Room comes when items
 // are done, those of this batch too.
 type patient struct {
 	Queue
-	// waiting, if set, is Submission.Waiting.
 	waiting func(reason error)
 }
 
@@ -41,30 +71,62 @@ func (q patient) PublishCanary(ctx context.Context, requests []schemas.Request) 
 func (q patient) insist(ctx context.Context, requests []schemas.Request,
 	last func(ctx context.Context, batch string) (int64, error), publish func([]schemas.Request) error,
 ) error {
-	var told time.Time
-	for wait := firstWait; ; wait = min(2*wait, maxWait) {
+	p := patience{waiting: q.waiting}
+	for {
 		err := publish(requests)
 		if !fault.Is(err, schemas.CodeBrokerFull) {
-			if err == nil && !told.IsZero() {
-				q.waiting(nil)
-			}
-			return err
+			return p.end(err)
 		}
-		if q.waiting != nil && time.Since(told) >= tellEvery {
-			told = time.Now()
-			full, _ := errors.AsType[*fault.Error](err)
-			q.waiting(full) // which requests they are matters to nobody
-		}
-		if err := pause(ctx, wait); err != nil {
+		if err := p.wait(ctx, err); err != nil {
 			return err
 		}
 		stored, err := last(ctx, requests[0].Batch)
 		if err != nil {
-			return err
+			continue // all of them again, which is harmless, and tells what is wrong
 		}
 		// What fails has stored a first part of them, but never all.
 		for len(requests) > 1 && requests[0].Index <= stored {
-			requests, wait = requests[1:], firstWait
+			requests, p.waited = requests[1:], 0
+		}
+	}
+}
+
+// steady is a control API that waits for a collector that is away, or whose ledger
+// is. What it does can be repeated.
+type steady struct {
+	Control
+	waiting func(reason error)
+}
+
+func (c steady) Open(ctx context.Context, b schemas.Batch) (s schemas.Summary, err error) {
+	err = c.insist(ctx, func() error {
+		s, err = c.Control.Open(ctx, b)
+		return err
+	})
+	return s, err
+}
+
+func (c steady) Keep(ctx context.Context, k schemas.Kept) error {
+	return c.insist(ctx, func() error { return c.Control.Keep(ctx, k) })
+}
+
+func (c steady) Seal(ctx context.Context, id string, total int64, manifestSHA256 string) (s schemas.Summary, err error) {
+	err = c.insist(ctx, func() error {
+		s, err = c.Control.Seal(ctx, id, total, manifestSHA256)
+		return err
+	})
+	return s, err
+}
+
+func (c steady) insist(ctx context.Context, do func() error) error {
+	p := patience{waiting: c.waiting}
+	for end := time.Now().Add(awayFor); ; {
+		err := do()
+		if fault.CodeOf(err).Class() != schemas.ClassBackendDown || time.Now().After(end) {
+			return p.end(err)
+		}
+		if err := p.wait(ctx, err); err != nil {
+			return err
 		}
 	}
 }

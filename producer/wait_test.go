@@ -15,6 +15,104 @@ import (
 	"github.com/exhume/exhume/schemas"
 )
 
+// restarting is a control API whose collector is away now and then.
+type restarting struct {
+	*fakeFleet
+	// away says of a call whether it finds nobody, then for how long.
+	away  map[string]time.Duration
+	since map[string]time.Time
+}
+
+func (r *restarting) gone(call string) error {
+	for name, d := range r.away {
+		if name == call && r.since[name].IsZero() {
+			r.since[name] = time.Now() // from now on everybody finds nobody
+		}
+		if at := r.since[name]; !at.IsZero() && time.Since(at) < d {
+			return fault.New(schemas.CodeNoCollector, "no collector answers")
+		}
+	}
+	return nil
+}
+
+func (r *restarting) Open(ctx context.Context, b schemas.Batch) (schemas.Summary, error) {
+	if err := r.gone("open"); err != nil {
+		return schemas.Summary{}, err
+	}
+	return r.fakeFleet.Open(ctx, b)
+}
+
+func (r *restarting) Kept(ctx context.Context, id string) (int64, error) {
+	if err := r.gone("kept"); err != nil {
+		return 0, err
+	}
+	return r.fakeFleet.Kept(ctx, id)
+}
+
+func (r *restarting) Keep(ctx context.Context, k schemas.Kept) error {
+	if err := r.gone("keep"); err != nil {
+		return err
+	}
+	return r.fakeFleet.Keep(ctx, k)
+}
+
+func (r *restarting) Seal(ctx context.Context, id string, total int64, sha string) (schemas.Summary, error) {
+	if err := r.gone("seal"); err != nil {
+		return schemas.Summary{}, err
+	}
+	return r.fakeFleet.Seal(ctx, id, total, sha)
+}
+
+// A collector that restarts holds a submission up, whatever it was about to do, and
+// everything is kept.
+func TestSubmitWhileTheCollectorRestarts(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"open", "kept", "keep", "seal"} {
+		t.Run(call, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := &restarting{fakeFleet: &fakeFleet{}, since: map[string]time.Time{}, away: map[string]time.Duration{call: 30 * time.Second}}
+				var told []string
+				s := submission(3000, 3000)
+				s.Waiting = func(reason error) { told = append(told, reasonText(reason)) }
+				start := time.Now()
+				_, err := Submit(t.Context(), r, r.fakeFleet, s)
+				if call == "open" { // whoever begins is told at once
+					if !fault.Is(err, schemas.CodeNoCollector) || time.Since(start) > 0 {
+						t.Errorf("%v after %s", err, time.Since(start))
+					}
+					return
+				}
+				if err != nil || r.sealed != 3000 || len(r.stored) != 3000 {
+					t.Fatalf("%v: sealed %d, %d are published", err, r.sealed, len(r.stored))
+				}
+				r.checkKept(t, 3000)
+				if n := len(told); n < 4 || n > 8 || told[0] != "no collector answers" || told[n-1] != "on" {
+					t.Errorf("told %q", told)
+				}
+			})
+		})
+	}
+}
+
+// One that stays away is not waited for for ever.
+func TestSubmitWithoutACollector(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"kept", "keep", "seal"} {
+		t.Run(call, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := &restarting{fakeFleet: &fakeFleet{}, since: map[string]time.Time{}, away: map[string]time.Duration{call: time.Hour}}
+				start := time.Now()
+				_, err := Submit(t.Context(), r, r.fakeFleet, submission(3000, 3000))
+				if took := time.Since(start); !fault.Is(err, schemas.CodeNoCollector) || took < awayFor || took > awayFor+2*maxWait {
+					t.Errorf("%v after %s", err, took)
+				}
+			})
+		})
+	}
+}
+
 // fullQueue has room for so many requests, and for as many again every so often
 // since it began.
 type fullQueue struct {
@@ -23,6 +121,8 @@ type fullQueue struct {
 	every time.Duration
 	began time.Time
 	calls int
+	// silent is how often it does not tell what is stored.
+	silent int
 }
 
 var errFull = fault.New(schemas.CodeBrokerFull, "the queue is full")
@@ -40,6 +140,10 @@ func (q *fullQueue) publish(requests []schemas.Request, stored *[]int64) error {
 }
 
 func (q *fullQueue) LastIndex(context.Context, string) (int64, error) {
+	if q.silent > 0 && q.calls > 0 {
+		q.silent--
+		return 0, errors.New("no responders available for request")
+	}
 	return slices.Max(append(q.stored, -1)), nil
 }
 
@@ -114,6 +218,22 @@ func TestSubmitStopsWaiting(t *testing.T) {
 		got, err := Submit(t.Context(), q.fakeFleet, q, s)
 		if diff := cmp.Diff(int64(200), got.Published); err != nil || diff != "" || len(q.stored) != 300 {
 			t.Errorf("%v, %d stored\n%s", err, len(q.stored), diff)
+		}
+	})
+}
+
+// A broker that restarts while room is waited for ends nothing. What is stored again
+// is harmless.
+func TestSubmitWaitsForTheBroker(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := &fullQueue{fakeFleet: &fakeFleet{}, room: 300, every: time.Minute, began: time.Now(), silent: 3}
+		if _, err := Submit(t.Context(), q.fakeFleet, q, Submission{Batch: schemas.Batch{ID: "b"}, Items: itemsTo(500), Total: 500}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(q.stored)
+		if all := slices.Compact(q.stored); q.silent != 0 || len(all) != 500 || q.sealed != 500 {
+			t.Errorf("%d stored, sealed %d", len(all), q.sealed)
 		}
 	})
 }

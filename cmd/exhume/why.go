@@ -114,6 +114,9 @@ func whyLines(w schemas.Whereabouts, local bool, now time.Time) (lines []string)
 	if w.Unrecorded > 0 {
 		say("%d messages of results, of all batches, are not recorded yet.", w.Unrecorded)
 	}
+	if nowhere(w) {
+		say("The broker holds no request of them. What it has lost a collector publishes again by itself, mostly within a minute; 'exhume batch history' tells of it.")
+	}
 	for _, l := range w.Limits {
 		say("Limit on %s: %s (by %s).", scopeText(l.Scope), rateText(l), l.By)
 	}
@@ -124,6 +127,12 @@ func whyLines(w schemas.Whereabouts, local bool, now time.Time) (lines []string)
 		say("No worker answers: is one running? Start it with 'exhume worker'.")
 	}
 	return lines
+}
+
+// nowhere says whether items are open that are in no place.
+func nowhere(w schemas.Whereabouts) bool {
+	return w.Total > 0 && w.Open > 0 && w.Published >= w.Total && w.State != schemas.StatePaused &&
+		w.Waiting+w.InHand+w.Retrying+w.Unrecorded == 0
 }
 
 // behind tells what shares the workers with a batch.

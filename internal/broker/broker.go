@@ -33,6 +33,10 @@ type Broker struct {
 	listens, reclaims bool
 	// activating is held while a batch's consumer is set up.
 	activating sync.Mutex
+	// trimming is held while requests that are done are removed, and guards trimmed: up
+	// to which sequence that was tried, by batch. Sequences never come again.
+	trimming sync.Mutex
+	trimmed  map[string]uint64
 	// publishTimeout bounds one try at a publication. A message that was on its way to
 	// a server that died, or whose connection broke, is never answered.
 	publishTimeout time.Duration
@@ -45,7 +49,7 @@ type Broker struct {
 }
 
 func newBroker(o Options) *Broker {
-	return &Broker{opts: o.withDefaults(), denials: newDenials(), publishTimeout: publishTimeout, buckets: map[string]jetstream.KeyValue{}, reclaimed: map[string]reclaim{}}
+	return &Broker{opts: o.withDefaults(), denials: newDenials(), publishTimeout: publishTimeout, buckets: map[string]jetstream.KeyValue{}, reclaimed: map[string]reclaim{}, trimmed: map[string]uint64{}}
 }
 
 // Close sends what is still buffered (acknowledgements), disconnects, and stops

@@ -42,6 +42,22 @@ func (b *Broker) put(ctx context.Context, bucket, key string, v any) error {
 	return nil
 }
 
+// get reads a value into v. The error of one that is not there notThere knows.
+func (b *Broker) get(ctx context.Context, bucket, key string, v any) error {
+	kv, err := b.bucket(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	e, err := kv.Get(ctx, key)
+	if err == nil {
+		err = json.Unmarshal(e.Value(), v)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", bucket, key, err)
+	}
+	return nil
+}
+
 // watchEvery is how often a watch makes sure that its bucket is still there.
 const watchEvery = 5 * time.Second
 

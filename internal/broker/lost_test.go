@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/exhume/exhume/schemas"
 )
@@ -196,7 +197,7 @@ func TestLook(t *testing.T) {
 		until(t, when, func() bool {
 			shown, idle, err := b.Look(ctx, "b")
 			must(t, err)
-			return shown == wantShown && idle == wantIdle
+			return (shown != nil) == wantShown && idle == wantIdle
 		})
 	}
 	purge := func(stream string, o ...jetstream.StreamPurgeOpt) {
@@ -259,8 +260,9 @@ func TestLook(t *testing.T) {
 		must(t, b.Setup(ctx))
 		must(t, b.Activate(ctx, batch))
 		// A new consumer brings all that is still there, done or not.
-		if shown, _, err := b.Look(ctx, "b"); err != nil || !shown {
-			t.Errorf("%s there again: shown %v, %v", what, shown, err)
+		shown, _, err := b.Look(ctx, "b")
+		if diff := cmp.Diff(&batch, shown); err != nil || diff != "" {
+			t.Errorf("%s there again: %v\n%s", what, err, diff)
 		}
 	}
 
@@ -298,5 +300,25 @@ func TestRepublish(t *testing.T) {
 	}
 	if last, err := b.LastCanary(ctx, "b"); err != nil || last != 8 {
 		t.Errorf("last of the sample: %d, %v", last, err)
+	}
+}
+
+// Collectors that start together on an empty broker make its streams together.
+func TestSetupTogether(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	var all []*Broker
+	for range 4 {
+		all = append(all, connect(t, Options{URL: s.url()}))
+	}
+	for range 3 {
+		var g errgroup.Group
+		for _, b := range all {
+			g.Go(func() error { return b.Setup(t.Context()) })
+		}
+		must(t, g.Wait())
+		for _, want := range all[0].streams() {
+			deleteStream(t, all[0], want.Name)
+		}
 	}
 }

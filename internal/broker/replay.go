@@ -86,6 +86,9 @@ func (b *Broker) replay(ctx context.Context, seen func(Replayed) bool) error {
 }
 
 func nextOf(ctx context.Context, msgs jetstream.MessagesContext) (jetstream.Msg, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // what is here already would come nevertheless
+	}
 	bounded, cancel := context.WithTimeout(ctx, replayWait)
 	defer cancel()
 	m, err := msgs.Next(jetstream.NextContext(bounded))
@@ -121,13 +124,7 @@ func (b *Broker) Shown(ctx context.Context) (batches []schemas.Batch, known bool
 // Steering is what workers are shown of what holds for the fleet, nothing where
 // there was never anything.
 func (b *Broker) Steering(ctx context.Context) (s schemas.Steering, err error) {
-	err = b.watch(ctx, schemas.BucketFleet, schemas.KeySteering, func(e jetstream.KeyValueEntry) (done bool, err error) {
-		if e == nil || e.Operation() != jetstream.KeyValuePut {
-			return true, nil
-		}
-		return true, json.Unmarshal(e.Value(), &s)
-	})
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
+	if err = b.get(ctx, schemas.BucketFleet, schemas.KeySteering, &s); notThere(err) {
 		err = nil
 	}
 	return s, err

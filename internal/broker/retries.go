@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -14,21 +13,10 @@ import (
 )
 
 // Retry is what is known of an item's failed attempts; zero when there are none.
-func (b *Broker) Retry(ctx context.Context, batch string, index int64) (schemas.Retry, error) {
-	var r schemas.Retry
-	kv, err := b.bucket(ctx, schemas.BucketRetries)
-	if err != nil {
-		return r, err
-	}
-	e, err := kv.Get(ctx, retryKey(batch, index))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return r, nil
-	}
-	if err != nil {
-		return r, fmt.Errorf("attempts of %s: %w", retryKey(batch, index), err)
-	}
-	if err := json.Unmarshal(e.Value(), &r); err != nil {
-		return r, fmt.Errorf("attempts of %s: %w", retryKey(batch, index), err)
+func (b *Broker) Retry(ctx context.Context, batch string, index int64) (r schemas.Retry, err error) {
+	err = b.get(ctx, schemas.BucketRetries, retryKey(batch, index), &r)
+	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
+		return r, fmt.Errorf("failed attempts: %w", err)
 	}
 	return r, nil
 }

@@ -64,8 +64,8 @@ func usage(s jetstream.Stream) Usage {
 	return Usage{info.Config.Name, int64(info.State.Bytes), info.Config.MaxBytes, boundOf[info.Config.Name]}
 }
 
-// beyond says whether more than n quarters are full.
-func (u Usage) beyond(n int64) bool { return u.Bound > 0 && u.Bytes > u.Bound/4*n }
+// crowded says whether more than three quarters are full.
+func (u Usage) crowded() bool { return u.Bound > 0 && u.Bytes > u.Bound/4*3 }
 
 // room refuses requests of so many bytes that the queue has no room for. Where it
 // cannot be asked, whoever publishes will hear why.

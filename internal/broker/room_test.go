@@ -186,10 +186,20 @@ func TestOldResultsGo(t *testing.T) {
 	}
 	stream, err := b.js.Stream(t.Context(), schemas.StreamResults)
 	must(t, err)
-	fifth, err := stream.GetMsg(t.Context(), 5)
+	fifth, err := stream.GetMsg(t.Context(), stream.CachedInfo().State.FirstSeq+4)
 	must(t, err)
+	b.opts.ResultsAge = 0
+	made := calls(t, b, "CONSUMER.CREATE."+schemas.StreamResults)
+	must(t, b.trimResults(t.Context(), fifth.Time))
+	if n := made(); n > 0 || stored(t, b, schemas.StreamResults) != 10 {
+		t.Errorf("%d consumers were made, and nothing may go", n)
+	}
 	for _, c := range []struct{ recorded, left int }{{2, 8}, {6, 6}, {2, 6}} {
 		record(t, b, c.recorded)
+		// A little is left until much of it may go together.
+		b.opts.ResultsAge = 100 * time.Hour
+		must(t, b.trimResults(t.Context(), fifth.Time.Add(30*time.Minute)))
+		b.opts.ResultsAge = 0
 		must(t, b.trimResults(t.Context(), fifth.Time))
 		if left := stored(t, b, schemas.StreamResults); left != uint64(c.left) {
 			t.Errorf("%d results are left, want %d", left, c.left)
@@ -199,6 +209,9 @@ func TestOldResultsGo(t *testing.T) {
 	if left := stored(t, b, schemas.StreamResults); left != 0 {
 		t.Errorf("%d results are left", left)
 	}
+	if n := made(); n == 0 {
+		t.Error("consumers are not counted")
+	}
 	must(t, b.trimResults(t.Context(), time.Now()))
 	if names := stream.ConsumerNames(t.Context()); true {
 		for name := range names.Name() {
@@ -207,6 +220,51 @@ func TestOldResultsGo(t *testing.T) {
 			}
 		}
 	}
+}
+
+// calls begins to count the calls of the server's API whose subjects begin so.
+func calls(t *testing.T, b *Broker, subject string) func() (n int) {
+	t.Helper()
+	sub, err := b.nc.SubscribeSync("$JS.API." + subject + ".>")
+	must(t, err)
+	t.Cleanup(func() { must(t, sub.Unsubscribe()) })
+	must(t, b.nc.Flush())
+	before := 0
+	return func() int {
+		t.Helper()
+		must(t, b.nc.Flush())
+		all, _, err := sub.Pending()
+		must(t, err)
+		n := all - before
+		before = all
+		return n
+	}
+}
+
+// Results that are not recorded stay, also when their stream takes the place of one
+// that was lost while it was looked which may go.
+func TestResultsOfANewStream(t *testing.T) {
+	t.Parallel()
+	b := bounded(t, Bounds{})
+	g := schemas.ResultGroup{Batch: "b", Worker: "w", Results: make([]schemas.Result, 1)}
+	for range 10 {
+		must(t, b.PublishResults(t.Context(), g))
+	}
+	record(t, b, 10)
+	old, err := b.js.Consumer(t.Context(), schemas.StreamResults, collectorConsumer)
+	must(t, err)
+	deleteStream(t, b, schemas.StreamResults)
+	must(t, b.Setup(t.Context()))
+	for range 10 {
+		must(t, b.PublishResults(t.Context(), g))
+	}
+	stream, err := b.js.Stream(t.Context(), schemas.StreamResults)
+	must(t, err)
+	must(t, stream.Purge(t.Context(), jetstream.WithPurgeSequence(old.CachedInfo().AckFloor.Stream+1)))
+	if n := stored(t, b, schemas.StreamResults); n != 10 {
+		t.Fatalf("%d of 10 results are left", n)
+	}
+	record(t, b, 10)
 }
 
 // Results that nobody records wait on disk, not in memory. It runs alone, because it

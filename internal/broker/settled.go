@@ -22,26 +22,24 @@ func (b *Broker) Settled(ctx context.Context, batch string) (bool, error) {
 	return b.idle(ctx, c)
 }
 
-// Look tells how an active batch stands: shown says whether workers are shown it and
-// can take its messages; idle whether none of those that they can take waits or is in
-// anybody's hand, and all results that there are of it are recorded. While only the
-// batch's sample is worked on, its other messages do not count.
-func (b *Broker) Look(ctx context.Context, batch string) (shown, idle bool, err error) {
+// Look tells how an active batch stands: shown is the batch as workers are shown it,
+// nil when they are not or cannot take its messages; idle whether none of those that
+// they can take waits or is in anybody's hand, and all results that there are of it are
+// recorded. While only the batch's sample is worked on, its other messages do not
+// count.
+func (b *Broker) Look(ctx context.Context, batch string) (shown *schemas.Batch, idle bool, err error) {
 	c, err := b.js.Consumer(ctx, schemas.StreamRestore, batch)
 	if err == nil {
-		var kv jetstream.KeyValue
-		if kv, err = b.bucket(ctx, schemas.BucketBatches); err == nil {
-			_, err = kv.Get(ctx, batch)
-		}
+		err = b.get(ctx, schemas.BucketBatches, batch, &shown)
 	}
 	if notThere(err) {
-		return false, false, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return false, false, fmt.Errorf("look at batch %s: %w", batch, err)
+		return nil, false, fmt.Errorf("look at batch %s: %w", batch, err)
 	}
 	idle, err = b.idle(ctx, c.CachedInfo())
-	return true, idle, err
+	return shown, idle, err
 }
 
 // idle says whether a batch's consumer has nothing to bring and has brought nothing

@@ -114,16 +114,7 @@ func (b *Broker) Setup(ctx context.Context) error {
 }
 
 func (b *Broker) setupStream(ctx context.Context, want jetstream.StreamConfig) error {
-	s, err := b.js.Stream(ctx, want.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		if want.Name == schemas.StreamRestore {
-			// Sequence numbers are the indexes of single requests, and must not
-			// come again when the stream was lost and is made anew.
-			want.FirstSeq = uint64(time.Now().UnixMicro())
-		}
-		_, err = b.js.CreateStream(ctx, want)
-		return b.cannotCreate(want, err)
-	}
+	s, err := b.makeStream(ctx, want)
 	if err != nil {
 		return err
 	}
@@ -141,6 +132,38 @@ func (b *Broker) setupStream(ctx context.Context, want jetstream.StreamConfig) e
 		_, err = b.js.UpdateStream(ctx, cfg)
 	}
 	return err
+}
+
+// makeStream gives a stream, and makes it when it is missing.
+func (b *Broker) makeStream(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
+	if want.Name == schemas.StreamRestore || want.Name == schemas.StreamResults {
+		// Sequence numbers must not come again when the stream was lost and is made
+		// anew: they are the indexes of single requests, and tell which results are
+		// recorded and may go.
+		want.FirstSeq = uint64(time.Now().UnixMicro())
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for {
+		s, err := b.tryStream(ctx, want)
+		// Another collector was faster, whose stream begins elsewhere. A cluster may
+		// answer none of the two.
+		again := errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) || errors.Is(err, context.DeadlineExceeded)
+		if !again || ctx.Err() != nil {
+			return s, b.cannotCreate(want, err)
+		}
+		pause(ctx, firstDelay)
+	}
+}
+
+func (b *Broker) tryStream(ctx context.Context, want jetstream.StreamConfig) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	s, err := b.js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = b.js.CreateStream(ctx, want)
+	}
+	return s, err
 }
 
 func (b *Broker) setupCollecting(ctx context.Context) error {

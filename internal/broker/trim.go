@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,22 +30,31 @@ func (b *Broker) TrimQueue(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", schemas.StreamRestore, err)
 	}
-	if !usage(stream).beyond(3) {
+	if !usage(stream).crowded() {
 		return nil
 	}
+	b.trimming.Lock()
+	defer b.trimming.Unlock()
+	there := map[string]bool{}
 	consumers := stream.ListConsumers(ctx)
 	for c := range consumers.Info() {
+		there[c.Name] = true
 		// Of a sample that is worked on alone nothing goes: it is small.
 		if c.Config.FilterSubject != schemas.RestoreSubjects(c.Name) {
 			continue
 		}
+		if b.trimmed[c.Name] == c.AckFloor.Stream {
+			continue // nothing was done since
+		}
 		if err := trimBatch(ctx, stream, c); err != nil {
 			return fmt.Errorf("remove requests of batch %s that are done: %w", c.Name, err)
 		}
+		b.trimmed[c.Name] = c.AckFloor.Stream
 	}
 	if err := consumers.Err(); err != nil {
 		return fmt.Errorf("consumers of %s: %w", schemas.StreamRestore, err)
 	}
+	maps.DeleteFunc(b.trimmed, func(name string, _ uint64) bool { return !there[name] })
 	return nil
 }
 
@@ -102,24 +112,31 @@ func (b *Broker) trimResults(ctx context.Context, oldest time.Time) error {
 	if err != nil {
 		return err
 	}
-	state, end := stream.CachedInfo().State, uint64(0)
-	if state.Msgs > 0 && state.FirstTime.Before(oldest) {
-		if end, err = firstSince(ctx, stream, oldest); err != nil {
-			return err
-		}
-	}
-	if u := usage(stream); u.beyond(3) {
-		tooMany := float64(u.Bytes-u.Bound/2) / float64(u.Bytes)
-		end = max(end, state.FirstSeq+uint64(tooMany*float64(state.LastSeq+1-state.FirstSeq)))
-	}
-	if end <= state.FirstSeq {
+	state, u := stream.CachedInfo().State, usage(stream)
+	// Not as soon as one is too old, but many together.
+	aged := state.Msgs > 0 && state.FirstTime.Before(oldest.Add(-b.opts.ResultsAge/100))
+	if !aged && !u.crowded() {
 		return nil
 	}
 	c, err := b.js.Consumer(ctx, schemas.StreamResults, collectorConsumer)
 	if err != nil {
 		return err
 	}
-	end = min(end, c.CachedInfo().AckFloor.Stream+1)
+	recorded, end := c.CachedInfo().AckFloor.Stream+1, uint64(0)
+	if recorded <= state.FirstSeq {
+		return nil
+	}
+	if aged {
+		if end, err = firstSince(ctx, stream, oldest); err != nil {
+			return err
+		}
+	}
+	if u.crowded() {
+		tooMany := float64(u.Bytes-u.Bound/2) / float64(u.Bytes)
+		end = max(end, state.FirstSeq+uint64(tooMany*float64(state.LastSeq+1-state.FirstSeq)))
+	}
+	end = min(end, recorded)
+	// When the stream is lost meanwhile, the next one begins beyond the end.
 	for at := state.FirstSeq; at < end; {
 		at = min(at+trimTogether, end)
 		if err := stream.Purge(ctx, jetstream.WithPurgeSequence(at)); err != nil {

@@ -83,7 +83,7 @@ func fillUp(t *testing.T, b *Broker) {
 	for {
 		s, err := b.js.Stream(t.Context(), schemas.StreamRestore)
 		must(t, err)
-		if usage(s).beyond(3) {
+		if usage(s).crowded() {
 			return
 		}
 		_, err = b.js.Publish(t.Context(), schemas.RestoreSubject("filler"), make([]byte, 8<<10))
@@ -234,5 +234,45 @@ func TestTrimManyRequests(t *testing.T) {
 	must(t, err)
 	if n := stored(t, b, schemas.StreamRestore); n != 1 || first.Sequence != s.CachedInfo().State.LastSeq {
 		t.Errorf("%d requests are left, the first is %d", n, first.Sequence)
+	}
+}
+
+// A full queue in which nothing more is done costs next to nothing.
+func TestTrimQueueOfPausedBatches(t *testing.T) {
+	t.Parallel()
+	b := bounded(t, Bounds{QueueBytes: 256 << 10})
+	must(t, b.Publish(t.Context(), requests(0, 100), 1))
+	for _, d := range take(t, b, 10, 0) {
+		must(t, d.Ack())
+	}
+	waitInHand(t, b, 0)
+	fillUp(t, b)
+	asked, purged := calls(t, b, "STREAM.MSG.GET"), calls(t, b, "STREAM.PURGE")
+	must(t, b.TrimQueue(t.Context()))
+	if asked() == 0 || purged() == 0 {
+		t.Error("nothing is removed")
+	}
+	fillUp(t, b)
+	must(t, b.TrimQueue(t.Context()))
+	if n := asked() + purged(); n > 0 {
+		t.Errorf("%d calls, and nothing was done", n)
+	}
+	for _, d := range take(t, b, 10, 0) {
+		must(t, d.Ack())
+	}
+	waitInHand(t, b, 0)
+	if must(t, b.TrimQueue(t.Context())); purged() == 0 {
+		t.Error("nothing is removed when more is done")
+	}
+	must(t, b.Retire(t.Context(), "b"))
+	must(t, b.Activate(t.Context(), schemas.Batch{ID: "b"}))
+	if must(t, b.TrimQueue(t.Context())); asked() == 0 {
+		t.Error("another batch of that name is not looked at")
+	}
+	must(t, b.Retire(t.Context(), "b"))
+	fillUp(t, b)
+	must(t, b.TrimQueue(t.Context()))
+	if _, there := b.trimmed["b"]; there || len(b.trimmed) != 1 {
+		t.Errorf("batches that have ended are remembered: %v", b.trimmed)
 	}
 }

@@ -101,7 +101,7 @@ func TestRetriesOf(t *testing.T) {
 		t.Errorf("%v\n%s", err, diff)
 	}
 	b.nc.Close()
-	if _, err := b.RetriesOf(t.Context(), "b", all); err == nil || !strings.Contains(err.Error(), "attempts of b.") {
+	if _, err := b.RetriesOf(t.Context(), "b", all); err == nil || !strings.Contains(err.Error(), "failed attempts: EXHUME_RETRIES b.") {
 		t.Errorf("got error %v", err)
 	}
 }

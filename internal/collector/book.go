@@ -78,7 +78,7 @@ type Book struct {
 	// pos is the position that the ledger remembers, and end the one at which the log
 	// ended last.
 	pos, end schemas.EvidencePosition
-	ahead ahead
+	ahead    ahead
 }
 
 // Options say what evidence contains.

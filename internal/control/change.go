@@ -258,6 +258,8 @@ func checkTerms(t schemas.Terms) error {
 			return bad("max failures: want a number or a percentage")
 		case f.Count != nil && *f.Count < 0, f.Percent != nil && (*f.Percent < 0 || *f.Percent > 100), f.MinSample < 0:
 			return bad("max failures %s: want 0 or more, at most 100%%", f)
+		case f.FailedBefore < 0 || f.DoneBefore < 0:
+			return bad("max failures: %d failed and %d done before: want 0 or more", f.FailedBefore, f.DoneBefore)
 		case f.Action != "" && f.Action != schemas.StopPause && f.Action != schemas.StopAbort:
 			return bad("action %q when too many items fail: want pause or abort", f.Action)
 		}

@@ -246,6 +246,12 @@ func TestTermsAndSkips(t *testing.T) {
 	if _, err := c.SetTerms(t.Context(), schemas.BatchTerms{BatchRef: ref("b"), Command: by(""), Priority: &wrong}); !fault.Is(err, schemas.CodeBadRequest) {
 		t.Errorf("priority high: %v", err)
 	}
+	for _, before := range []schemas.Threshold{{FailedBefore: -1}, {DoneBefore: -1}} {
+		before.Count = new(int64)
+		if _, err := c.SetTerms(t.Context(), schemas.BatchTerms{BatchRef: ref("b"), Command: by(""), MaxFailures: &before}); !fault.Is(err, schemas.CodeBadRequest) {
+			t.Errorf("%+v: %v", before, err)
+		}
+	}
 	for range 2 {
 		if _, err = c.Skip(t.Context(), schemas.ItemSkip{BatchRef: ref("b"), Command: by("damaged"), Indexes: []int64{7, 2}}); err != nil {
 			t.Fatal(err)

@@ -41,17 +41,20 @@ type Queue interface {
 	// Settled says whether no message of the batch waits or is in a worker's hand,
 	// and all results that there are of it are recorded.
 	Settled(ctx context.Context, id string) (bool, error)
-	// Look says whether workers are shown an active batch, and whether nothing of what
-	// they can take of it waits or is in hand, and all results of it are recorded.
-	Look(ctx context.Context, id string) (shown, idle bool, err error)
+	// Look gives an active batch as workers are shown it, nil when they are not or
+	// cannot take its messages, and says whether nothing of what they can take of it
+	// waits or is in hand, and all results of it are recorded.
+	Look(ctx context.Context, id string) (shown *schemas.Batch, idle bool, err error)
 	// Republish publishes requests again that the broker has lost.
 	Republish(ctx context.Context, requests []schemas.Request, perMessage int, sample bool) error
 	// RetriesOf gives what workers know of failed attempts at items, and SetRetry tells
 	// them.
 	RetriesOf(ctx context.Context, id string, indexes []int64) (map[int64]schemas.Retry, error)
 	SetRetry(ctx context.Context, id string, index int64, r schemas.Retry) error
-	// SetSteering shows the workers what holds for the fleet.
+	// SetSteering shows the workers what holds for the fleet, and Steering is what they
+	// are shown.
 	SetSteering(ctx context.Context, s schemas.Steering) error
+	Steering(ctx context.Context) (schemas.Steering, error)
 	// Setup makes what is missing of streams and buckets. Incarnation changes when any
 	// of them was lost.
 	Setup(ctx context.Context) error

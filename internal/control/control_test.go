@@ -28,8 +28,11 @@ type world struct {
 	shown   map[string]bool
 	did     []string
 	fail    string // the step that fails
-	// onActivate happens while a batch is activated.
-	onActivate func(id string)
+	away    bool   // the broker is
+	// onActivate happens while a batch is activated, onRepublish while requests are
+	// published again.
+	onActivate  func(id string)
+	onRepublish func()
 
 	mu       sync.Mutex
 	as       map[string]schemas.Batch // what workers are shown
@@ -45,8 +48,8 @@ type world struct {
 	// lost batches have no consumer; idle ones have nothing that waits or is in hand.
 	lost, idle  map[string]bool
 	looks       int
-	made        int // how often streams were made
-	incarnation string
+	made        int    // how often streams were made
+	incarnation string // gone, or of what there is
 	kept        []schemas.Kept
 	keptTo      int64
 	republished []republished
@@ -79,11 +82,30 @@ type republished struct {
 	Sample     bool
 }
 
-func (w *world) Look(_ context.Context, id string) (shown, idle bool, err error) {
+func (w *world) Look(_ context.Context, id string) (shown *schemas.Batch, idle bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.looks++
-	return w.shown[id] && !w.lost[id], w.idle[id], w.do("look " + id)
+	if w.away {
+		return nil, false, errStep
+	}
+	if b := w.as[id]; w.shown[id] && !w.lost[id] {
+		shown = &b
+	}
+	return shown, w.idle[id], w.do("look " + id)
+}
+
+// workers are a world's queue, which has a method by a name that its book has, too.
+type workers struct{ *world }
+
+// Steering is what workers are shown.
+func (w workers) Steering(context.Context) (schemas.Steering, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.away {
+		return schemas.Steering{}, errStep
+	}
+	return w.seen, nil
 }
 
 func (w *world) Republish(_ context.Context, requests []schemas.Request, perMessage int, sample bool) error {
@@ -95,15 +117,24 @@ func (w *world) Republish(_ context.Context, requests []schemas.Request, perMess
 		w.idle[q.Batch] = false
 	}
 	w.republished = append(w.republished, r)
-	return w.do("republish")
+	if w.onRepublish != nil {
+		w.onRepublish()
+	}
+	return w.do(fmt.Sprint("republish ", len(w.republished)))
 }
+
+// gone is the incarnation of streams of which some are missing.
+const gone = "gone"
 
 func (w *world) Setup(context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.do("setup"); err != nil || w.incarnation != gone {
+		return err
+	}
 	w.made++
 	w.incarnation = fmt.Sprint(w.made)
-	return w.do("setup")
+	return nil
 }
 
 func (w *world) Incarnation(context.Context) (string, error) {
@@ -152,7 +183,7 @@ func newWorld(batches ...schemas.Summary) *world {
 
 func (w *world) control(t *testing.T) (*Control, error) {
 	t.Helper()
-	return New(t.Context(), w, w, w, w, w.finish, w.submit, zerolog.Nop())
+	return New(t.Context(), w, workers{w}, w, w, w.finish, w.submit, zerolog.Nop())
 }
 
 func mustControl(t *testing.T, w *world) *Control {
@@ -217,7 +248,7 @@ func (w *world) Steering(context.Context) (schemas.Steering, error) {
 func (w *world) SetSteering(_ context.Context, s schemas.Steering) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.fail == "steer" {
+	if w.fail == "steer" || w.away {
 		return errStep
 	}
 	w.seen = s
@@ -281,6 +312,9 @@ func (w *world) Activate(_ context.Context, b schemas.Batch) error {
 	defer w.mu.Unlock()
 	if w.onActivate != nil {
 		w.onActivate(b.ID)
+	}
+	if w.away {
+		return errStep
 	}
 	w.shown[b.ID], w.as[b.ID], w.lost[b.ID] = true, b, false
 	return w.do("activate " + b.ID)

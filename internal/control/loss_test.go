@@ -530,3 +530,56 @@ func TestLossOfTheLedger(t *testing.T) {
 	f.rounds(12, false)
 	f.check(schemas.StateSucceeded)
 }
+
+// What is changed while the broker is away is shown when it is back, once.
+func TestChangesWhileTheBrokerIsAway(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, kinds["SQLite"])
+	f.submit(func(b *schemas.Batch) {
+		b.Terms = schemas.Terms{Priority: schemas.PriorityBulk, MaxInFlight: 300, Canary: &schemas.Canary{Size: 20}}
+	})
+	_, err := f.control.Skip(t.Context(), schemas.ItemSkip{
+		BatchRef: schemas.BatchRef{Ref: "b"}, Command: schemas.Command{ID: "s", Actor: "ops", Note: "damaged"}, Indexes: []int64{3},
+	})
+	f.must(err)
+	f.look()
+	f.stopServer()
+	// What is recorded takes no second, and what is to be shown waits for longer.
+	soon := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	yes, until := true, time.Now().Add(1000*time.Hour).In(time.FixedZone("", 7200))
+	_, err = f.control.Change(soon(), schemas.BatchChange{
+		BatchRef: schemas.BatchRef{Ref: "b"}, Command: schemas.Command{ID: "p", Actor: "ops"}, Change: schemas.ChangePause, Until: until,
+	})
+	_, ferr := f.control.ChangeFleet(soon(), schemas.FleetChange{Command: schemas.Command{ID: "f", Actor: "ops"}, Pause: &yes, Until: until})
+	if err == nil || ferr == nil {
+		t.Fatal("the broker is not away")
+	}
+	f.startServer()
+	shown := func() bool {
+		b, _, err := f.broker.Look(t.Context(), "b")
+		f.must(err)
+		s, err := f.broker.Steering(t.Context())
+		f.must(err)
+		return b != nil && b.State == schemas.StatePaused && s.Pause != nil
+	}
+	f.look()
+	for end := time.Now().Add(time.Minute); !shown(); f.look() {
+		if time.Now().After(end) {
+			t.Fatal("it is not shown")
+		}
+	}
+	puts := func() uint64 {
+		return f.stream("KV_"+schemas.BucketBatches).CachedInfo().State.LastSeq + f.stream("KV_"+schemas.BucketFleet).CachedInfo().State.LastSeq
+	}
+	before := puts()
+	for range 20 {
+		f.look()
+	}
+	if n := puts() - before; n > 0 {
+		t.Errorf("shown again %d times", n)
+	}
+}

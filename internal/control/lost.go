@@ -19,11 +19,14 @@ import (
 const (
 	// brokerEvery is how often it is looked whether the broker has lost streams.
 	brokerEvery = 5 * time.Second
-	// stillFor is how long nothing must have changed at a batch before the broker is
-	// asked about it, and how long it must be idle before its open items are taken for
-	// lost. A batch that just waits for its turn is asked about less and less often,
-	// down to once in stillMost.
+	// stillFor is how often the broker is asked about a batch that moves, how long
+	// nothing must have changed at it before it may have lost something, and how long it
+	// must be idle before its open items are taken for lost. A batch that just waits for
+	// its turn is asked about less and less often, down to once in stillMost.
 	stillFor, stillMost = 10 * time.Second, time.Minute
+	// requeueMost is the longest time after which requests are published again that
+	// were published again already, and of which no result was recorded since.
+	requeueMost = time.Hour
 	// maxKeptBytes bounds what kept requests take in memory when they are read.
 	maxKeptBytes = 64 << 20
 )
@@ -37,79 +40,108 @@ type lost struct {
 
 // stillness is how long a batch has not moved.
 type stillness struct {
+	batch schemas.Batch // as it was recorded at the last look
+	next  time.Time     // when the broker is asked again
 	done  int64
-	since time.Time
-	next  time.Time // when the broker is asked again
+	since time.Time // when that has changed last
+	lost  time.Time // from when on what is idle may be lost
 	idle  bool      // as it was at the last look
-	told  bool      // that requests are lost for good
+	// Since it has moved last:
+	told     bool // that requests are lost for good
+	requeued int  // how often requests were published again
+}
+
+// moved is what has just moved.
+func moved(s schemas.Summary, next, now time.Time) *stillness {
+	return &stillness{batch: s.Batch, next: next, done: s.Counts.Done(), since: now, lost: now.Add(stillFor)}
 }
 
 // lookAtBroker makes streams and buckets anew that were lost, and shows all that was
-// in them. What else was in them lookForLost finds.
+// in them. What else was in them lookForLost finds. What holds for the fleet it shows
+// again when workers are shown something else.
 func (c *Control) lookAtBroker(ctx context.Context, now time.Time) error {
 	if now.Before(c.lost.next) {
 		return nil
 	}
 	c.lost.next = now.Add(brokerEvery)
 	is, err := c.queue.Incarnation(ctx)
-	if err != nil || is == c.lost.incarnation {
+	if err != nil {
 		return err
+	}
+	if is == c.lost.incarnation {
+		return c.mendSteering(ctx)
 	}
 	c.log.Warn().Msg("the broker has lost streams or buckets; making them anew, and showing all batches again")
 	if err := c.queue.Setup(ctx); err != nil {
 		return err
 	}
 	if _, err = c.showAll(ctx); err != nil {
-		c.lost.incarnation = is // it is tried again
+		c.lost.incarnation = "" // it is tried again
 		return err
 	}
 	for _, still := range c.lost.batches {
-		still.next = now // something of them is gone, most likely
+		still.next, still.lost = now, now // something of them is gone, most likely
 	}
 	return nil
 }
 
-// lookForLost looks after batches that do not move: those that workers are not shown
-// any more are shown again, and requests that are not there any more are published
-// again.
+// lookForLost looks after batches: those that workers are not shown as they are
+// recorded are shown again, and requests that are not there any more, of batches that
+// do not move, are published again.
 func (c *Control) lookForLost(ctx context.Context, active []schemas.Summary, now time.Time) error {
 	before := c.lost.batches
 	c.lost.batches = make(map[string]*stillness, len(active))
 	var errs []error
 	for _, s := range active {
 		still := before[s.ID]
-		if still == nil || still.done != s.Counts.Done() {
-			still = &stillness{done: s.Counts.Done(), since: now, next: now.Add(stillFor)}
+		if still == nil {
+			still = moved(s, now.Add(stillFor), now)
+		}
+		if !alike(still.batch, s.Batch) { // whoever has changed it shows it until then, if they live
+			still.next = earlier(still.next, now.Add(lookEvery))
+		}
+		if still.batch = s.Batch; still.done != s.Counts.Done() {
+			still = moved(s, still.next, now)
 		}
 		c.lost.batches[s.ID] = still
 		if !now.Before(still.next) {
-			errs = append(errs, c.lookAtStill(ctx, s, still, now))
+			errs = append(errs, c.lookAtBatch(ctx, s, still, now))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (c *Control) lookAtStill(ctx context.Context, s schemas.Summary, still *stillness, now time.Time) error {
+func (c *Control) lookAtBatch(ctx context.Context, s schemas.Summary, still *stillness, now time.Time) error {
 	still.next = now.Add(stillFor)
 	shown, idle, err := c.queue.Look(ctx, s.ID)
 	if err != nil {
 		return err
 	}
-	if !shown {
+	if shown == nil || !alike(*shown, s.Batch) {
 		still.idle = false
-		return c.activate(ctx, s.Batch)
+		return c.showAgain(ctx, s.ID)
 	}
-	was := still.idle
-	still.idle = idle && canLose(s)
+	was, early := still.idle, now.Before(still.lost)
+	still.idle = idle && canLose(s) && !early
 	switch {
 	case !still.idle:
 		still.next = now.Add(min(max(now.Sub(still.since)/2, stillFor), stillMost))
+		if early {
+			still.next = earlier(still.next, still.lost)
+		}
 		return nil
 	case !was:
 		return nil // twice, because what is just under way may be seen in no place
 	}
 	still.idle = false
-	return c.requeue(ctx, s, still)
+	return c.requeue(ctx, s, still, now)
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // canLose says whether an idle batch has open items that workers should have: not
@@ -123,8 +155,9 @@ func canLose(s schemas.Summary) bool {
 func sampleOnly(s schemas.Summary) bool { return s.InCanary() && !s.Stopping() }
 
 // requeue publishes the requests of open items again, which the broker has lost, as
-// far as they are kept. Items that have a result meanwhile come to no harm.
-func (c *Control) requeue(ctx context.Context, s schemas.Summary, still *stillness) error {
+// far as they are kept. Items that have a result meanwhile come to no harm. Where no
+// result comes of it, it is done less and less often, and only the first time is told.
+func (c *Control) requeue(ctx context.Context, s schemas.Summary, still *stillness, now time.Time) error {
 	items := 0
 	err := c.kept.OpenKept(ctx, s.ID, func(k schemas.Kept, open []int64) error {
 		requests, err := requestsOf(k, open)
@@ -135,29 +168,41 @@ func (c *Control) requeue(ctx context.Context, s schemas.Summary, still *stillne
 			return err
 		}
 		requests = workable(s, requests)
+		if err := c.queue.Republish(ctx, requests, int(s.PerMessage), sampleOnly(s)); err != nil {
+			return err
+		}
 		items += len(requests)
-		return c.queue.Republish(ctx, requests, int(s.PerMessage), sampleOnly(s))
+		return nil
+	})
+	if items == 0 {
+		if err == nil && !still.told {
+			still.told = true
+			c.log.Error().Str("batch", s.ID).Int64("open", s.Open()).Msg("the broker has lost requests that are not kept; submit the same manifest again")
+		}
+		return err
+	}
+	failpoint.Here("control.requeued")
+	c.log.Warn().Str("batch", s.ID).Int("items", items).Msg("published requests again that the broker had lost")
+	return errors.Join(err, c.requeued(ctx, s.ID, items, still, now))
+}
+
+// requeued records that requests were published again.
+func (c *Control) requeued(ctx context.Context, id string, items int, still *stillness, now time.Time) error {
+	s, err := c.record(ctx, id, "", func(s *schemas.Summary) (*schemas.BatchEvent, error) {
+		if s.State.Final() || still.requeued > 0 {
+			return nil, nil
+		}
+		return event(s, schemas.ChangeRequeue, schemas.Command{}, fmt.Sprintf("the broker had lost the requests of %d items", items)), nil
 	})
 	if err != nil {
 		return err
 	}
-	if items == 0 {
-		if !still.told {
-			still.told = true
-			c.log.Error().Str("batch", s.ID).Int64("open", s.Open()).Msg("the broker has lost requests that are not kept; submit the same manifest again")
-		}
-		return nil
+	still.requeued++
+	still.lost = now.Add(min(stillFor<<min(still.requeued, 10), requeueMost))
+	if s.State.Final() {
+		return c.queue.Retire(ctx, id) // what was published after it had been retired
 	}
-	failpoint.Here("control.requeued")
-	note := fmt.Sprintf("the broker had lost the requests of %d items", items)
-	c.log.Warn().Str("batch", s.ID).Int("items", items).Msg("published requests again that the broker had lost")
-	_, err = c.record(ctx, s.ID, "", func(s *schemas.Summary) (*schemas.BatchEvent, error) {
-		if s.State.Final() {
-			return nil, nil
-		}
-		return event(s, schemas.ChangeRequeue, schemas.Command{}, note), nil
-	})
-	return err
+	return nil
 }
 
 // workable leaves those of the requests whose turn it is: while only the batch's

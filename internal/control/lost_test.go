@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,8 +95,70 @@ func TestLostRequestsArePublishedAgain(t *testing.T) {
 				w.idle["b"] = true // lost again
 			})
 			w.after(3*stillMost, func() {
-				if len(w.republished) != 4 || len(w.events) != 2 {
+				if len(w.republished) != 4 || len(w.events) != 1 {
 					t.Errorf("%+v, %+v", w.republished, w.events)
+				}
+				s := w.batches["b"]
+				s.Counts.Restored++ // something came of it
+				w.batches["b"], w.idle["b"] = s, true
+			})
+			w.after(stillMost+2*stillFor, func() {
+				if len(w.republished) != 5 || len(w.events) != 2 {
+					t.Errorf("after a result: %+v, %+v", w.republished, w.events)
+				}
+			})
+		})
+	})
+}
+
+// Items that never get a result are tried less and less often, and told of once.
+func TestRequestsThatComeToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := lostWorld(t)
+		w.kept = w.kept[1:]
+		w.onRepublish = func() { w.idle["b"] = true }
+		before := 0
+		running(t, w, func() {
+			w.after(6*time.Hour, func() {
+				if n := len(w.republished); n < 10 || n > 15 || len(w.events) != 1 {
+					t.Errorf("published again %d times, with %d events", n, len(w.events))
+				}
+				w.incarnation = gone // when streams are lost it is another matter
+				before = len(w.republished)
+			})
+			w.after(brokerEvery+stillFor+2*time.Second, func() {
+				if len(w.republished) != before+1 {
+					t.Errorf("published again %d times after another loss", len(w.republished)-before)
+				}
+			})
+		})
+	})
+}
+
+// What is published again is told, also when not all of it could be.
+func TestRequestsThatAreLostInPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := lostWorld(t)
+		w.fail = "republish 2"
+		running(t, w, func() {
+			w.after(2*stillFor+2*time.Second, func() {
+				if len(w.republished) != 2 || len(w.events) != 1 || !strings.Contains(w.events[0].Note, "the requests of 1 items") {
+					t.Errorf("%+v, %+v", w.republished, w.events)
+				}
+			})
+		})
+	})
+}
+
+// What is published again of a batch that has ended meanwhile does not stay.
+func TestBatchEndsWhileRequestsArePublishedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := lostWorld(t)
+		w.onRepublish = func() { w.batches["b"] = summary("b", schemas.StateSucceeded, 10, 10) }
+		running(t, w, func() {
+			w.after(2*stillFor+2*time.Second, func() {
+				if len(w.republished) == 0 || w.did[len(w.did)-1] != "retire b" || len(w.events) > 0 {
+					t.Errorf("%v, %+v", w.did, w.events)
 				}
 			})
 		})
@@ -208,18 +271,27 @@ func TestLostStreams(t *testing.T) {
 				w.batches["b2"] = summary("b2", schemas.StateOpen, 0, 0)
 				w.steering.Limits = []schemas.Limit{{Scope: schemas.ScopeFleet, Items: 3}}
 				running(t, w, func() {
-					w.after(time.Second, func() {
-						w.incarnation, w.fail, w.seen = "gone", fail, schemas.Steering{}
+					w.after(10*time.Minute+time.Second, func() { // the broker is asked about them once in a minute
+						w.incarnation, w.fail, w.seen = gone, fail, schemas.Steering{}
 						clear(w.shown)
 						w.idle["b"] = true
 					})
-					w.after(brokerEvery+time.Second, func() { w.fail = "" })
+					w.after(3*brokerEvery, func() { // several tries fail
+						for _, step := range []string{"setup", "activate b"} {
+							if step == fail && !slices.Contains(w.did, step) {
+								t.Error("nothing has failed")
+							}
+						}
+						w.fail = ""
+					})
 					made := 0
 					w.after(brokerEvery, func() {
 						if !w.shown["b"] || !w.shown["b2"] || len(w.seen.Limits) != 1 {
 							t.Errorf("shown %v, %+v", w.shown, w.seen)
 						}
-						made = w.made
+						if made = w.made; made != 1 {
+							t.Errorf("made %d times", made)
+						}
 					})
 					w.after(stillFor/2, func() {
 						if len(w.republished) == 0 && fail == "" {
