@@ -19,6 +19,9 @@ const (
 	// maxBody is how long a piece is at most, compressed: with base64 a quarter of the
 	// payload that brokers take by default. A single request may be longer.
 	maxBody = 192 << 10
+	// askedInVain is how often a collector that answers something else does not answer
+	// what is kept, until it is taken for an older program.
+	askedInVain = 3
 )
 
 // keeper has the requests of a batch kept, in the order of their indexes, before
@@ -38,14 +41,15 @@ type keeper struct {
 // newKeeper goes on where whoever submitted the batch before has stopped.
 func newKeeper(ctx context.Context, c Control, batch schemas.Batch) (*keeper, error) {
 	next, err := c.Kept(ctx, batch.ID)
-	if fault.Is(err, schemas.CodeNoCollector) {
+	for asked := 1; fault.Is(err, schemas.CodeNoCollector); asked++ {
+		if asked > askedInVain {
+			return &keeper{off: true}, nil
+		}
 		// An older program answers all but this question, one that is away none.
 		if _, err := c.Open(ctx, batch); err != nil {
 			return nil, err
 		}
-		if next, err = c.Kept(ctx, batch.ID); fault.Is(err, schemas.CodeNoCollector) {
-			return &keeper{off: true}, nil
-		}
+		next, err = c.Kept(ctx, batch.ID)
 	}
 	if err != nil {
 		return nil, err

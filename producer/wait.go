@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -104,6 +105,20 @@ func (c steady) Open(ctx context.Context, b schemas.Batch) (s schemas.Summary, e
 		return err
 	})
 	return s, err
+}
+
+// Kept does not wait where nobody answers, who may be an older program.
+func (c steady) Kept(ctx context.Context, id string) (next int64, err error) {
+	var nobody error
+	err = c.insist(ctx, func() error {
+		next, err = c.Control.Kept(ctx, id)
+		if nobody = nil; fault.Is(err, schemas.CodeNoCollector) {
+			nobody = err
+			return nil
+		}
+		return err
+	})
+	return next, cmp.Or(nobody, err)
 }
 
 func (c steady) Keep(ctx context.Context, k schemas.Kept) error {

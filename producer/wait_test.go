@@ -237,3 +237,36 @@ func TestSubmitWaitsForTheBroker(t *testing.T) {
 		}
 	})
 }
+
+// stumbling fails the questions for what is kept, one after the other.
+type stumbling struct {
+	*fakeFleet
+	with []schemas.Code
+}
+
+func (s *stumbling) Kept(ctx context.Context, id string) (int64, error) {
+	if len(s.with) == 0 {
+		return s.fakeFleet.Kept(ctx, id)
+	}
+	code := s.with[0]
+	s.with = s.with[1:]
+	return 0, fault.New(code, "not now")
+}
+
+// A collector that stumbles at that question is not taken for one that keeps nothing.
+func TestSubmitWhileTheCollectorStumbles(t *testing.T) {
+	t.Parallel()
+	for _, with := range [][]schemas.Code{
+		{schemas.CodeLedgerDown, schemas.CodeLedgerDown},
+		{schemas.CodeNoCollector, schemas.CodeNoCollector},
+		{schemas.CodeNoCollector, schemas.CodeLedgerDown, schemas.CodeNoCollector},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &stumbling{&fakeFleet{}, with}
+			if _, err := Submit(t.Context(), f, f.fakeFleet, submission(3000, 3000)); err != nil {
+				t.Errorf("%v: %v", with, err)
+			}
+			f.checkKept(t, 3000)
+		})
+	}
+}

@@ -67,3 +67,50 @@ func TestGuardHoldsWhatTimesOut(t *testing.T) {
 		}
 	})
 }
+
+// hanging times out with whatever it is given, and keeps which items that were.
+type hanging struct{ tried map[int64]bool }
+
+func (h hanging) Restore(ctx context.Context, _ schemas.Settings, items []schemas.Request) ([]schemas.Result, error) {
+	for _, r := range items {
+		h.tried[r.Index] = true
+	}
+	_ = lasts(ctx, 3*time.Second)
+	return nil, fault.New(schemas.CodeItemTimeout, "given up")
+}
+
+// While work begins slowly, no item fails with the timeout of others before it was tried.
+func TestGuardFailsOnlyWhatWasTried(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := hanging{map[int64]bool{}}
+		g := testGuard(t, Config{}, h)
+		g.archive.most = 8
+		done, err := g.restore(t.Context(), t.Context(), schemas.Settings{}, group(64))
+		if err != nil || len(done) != 64 {
+			t.Fatalf("%d results, %v", len(done), err)
+		}
+		if len(h.tried) != 64 {
+			t.Errorf("%d items were tried", len(h.tried))
+		}
+	})
+}
+
+// A destination that answers more slowly than a first probe waits is found to be there.
+func TestASlowDestinationComesBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		failed := false
+		g := testGuard(t, Config{Prober: probes{destination: func(ctx context.Context, _ string) error { return lasts(ctx, 6*time.Second) }}},
+			restorerFunc(func(context.Context, schemas.Request) error {
+				if !failed {
+					failed = true
+					return fault.New(schemas.CodeDestinationDown, "refused")
+				}
+				return nil
+			}))
+		soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := g.restore(t.Context(), soon, schemas.Settings{}, group(1)); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -184,11 +184,11 @@ func (g *guard) until(ctx context.Context, so func() bool) error {
 // the items fail with that, whether they were tried or not. An error that is not
 // about the group as a whole is narrowed down to the items that cause it, by halving.
 // Where that is a timeout patience has an end: as many as it takes to find one item
-// are waited for, then all that is left fails with it. The error is that of one of
+// are waited for, then all that was tried and is left fails with it. The error is that of one of
 // the hand's contexts, or errBack.
 func (g *guard) restore(h *hand, r Restorer, s schemas.Settings, items []schemas.Request) (done []schemas.Result, err error) {
 	ends := []int{len(items)} // of the parts to be tried, that of the next one last
-	timeouts := 0
+	timeouts, tried := 0, 0
 	for len(done) < len(items) {
 		from, to := len(done), ends[len(ends)-1]
 		if from == to {
@@ -203,6 +203,7 @@ func (g *guard) restore(h *hand, r Restorer, s schemas.Settings, items []schemas
 			return nil, err
 		}
 		part := items[from : from+p.items]
+		tried = max(tried, from+len(part))
 		got, err := g.try(h.work, r, s, part)
 		if err == nil || fault.Is(err, schemas.CodeItemTimeout) {
 			err = cmp.Or(g.failing(h.work, p, got, err), err)
@@ -220,7 +221,7 @@ func (g *guard) restore(h *hand, r Restorer, s schemas.Settings, items []schemas
 		case isDown(err):
 			continue
 		case timeouts > bits.Len(uint(len(items))):
-			return append(done, failures(items[from:], err)...), nil
+			got, ends = failures(items[from:tried], err), ends[:1]
 		case len(part) == 1 || isSick(err):
 			got = failures(part, err)
 		default:
@@ -410,7 +411,7 @@ func (g *guard) schedule(b *breaker) {
 // heal probes what an open breaker stands before until it can close, which it does
 // a moment later, so that a fleet does not begin again all at once.
 func (g *guard) heal(b *breaker) {
-	for {
+	for within := probeTimeout; ; {
 		g.mu.Lock()
 		next := b.next
 		g.mu.Unlock()
@@ -422,7 +423,8 @@ func (g *guard) heal(b *breaker) {
 		b.next = time.Time{}
 		g.changed(b)
 		g.mu.Unlock()
-		err := g.ask(g.life, b, probeTimeout)
+		err := g.ask(g.life, b, within)
+		within = min(2*within, b.beside) // it may be slow and not away
 		if err == nil {
 			pause(g.life, rand.N(openFor/2)) //nolint:gosec // spreads load, guards nothing
 		}

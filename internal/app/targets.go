@@ -31,10 +31,25 @@ type targets struct {
 	restAfter time.Duration
 }
 
-// use is a destination that is open, and when it is closed unless somebody needs it.
+// use is a destination that is open, and when it is closed unless somebody needs it;
+// nil where nothing is held open.
 type use struct {
 	target
 	rest *time.Timer
+}
+
+// needed puts the rest off.
+func (u use) needed(after time.Duration) {
+	if u.rest != nil {
+		u.rest.Reset(after)
+	}
+}
+
+func (u use) close() error {
+	if u.rest != nil {
+		u.rest.Stop()
+	}
+	return u.Close()
 }
 
 // target is a destination that is open.
@@ -86,7 +101,7 @@ func (t *targets) begin(to target, s schemas.Settings, n int) restore.Group {
 	if u.target != to {
 		return nil
 	}
-	u.rest.Reset(t.restAfter)
+	u.needed(t.restAfter)
 	return to.begin(s, n)
 }
 
@@ -96,6 +111,11 @@ func (t *targets) probe(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
+	t.mu.Lock()
+	if u := t.open[root]; u.target == to {
+		u.needed(t.restAfter) // it alone knows on which file systems files are wanted
+	}
+	t.mu.Unlock()
 	return to.Probe(ctx)
 }
 
@@ -121,9 +141,14 @@ func (t *targets) get(root string) (target, error) {
 			return nil, errors.Join(fmt.Errorf("destination %q: the worker has ended", root), to.Close())
 		}
 		if known := t.open[root].target; known != nil { // since it was asked for
-			return known, to.Close()
+			_ = to.Close() // what stays of it is swept
+			return known, nil
 		}
-		t.open[root] = use{to, time.AfterFunc(t.restAfter, func() { t.forget(root, to) })}
+		u := use{target: to}
+		if !isBucket(root) {
+			u.rest = time.AfterFunc(t.restAfter, func() { t.forget(root, to) })
+		}
+		t.open[root] = u
 		return to, nil
 	})
 	if err != nil {
@@ -139,12 +164,11 @@ func (t *targets) forget(root string, to target) {
 	u := t.open[root]
 	in := to != nil && u.target == to
 	if in {
-		u.rest.Stop()
 		delete(t.open, root)
 	}
 	t.mu.Unlock()
 	if in {
-		_ = to.Close() // what stays of it is swept
+		_ = u.close() // what stays of it is swept
 	}
 }
 
@@ -174,8 +198,7 @@ func (t *targets) close() error {
 	errs := make([]error, len(open))
 	var closing sync.WaitGroup
 	for i, u := range open { // at the same time, for one may hang
-		u.rest.Stop()
-		closing.Go(func() { errs[i] = u.Close() })
+		closing.Go(func() { errs[i] = u.close() })
 	}
 	closing.Wait()
 	return errors.Join(errs...)

@@ -161,12 +161,27 @@ func TestReplacedRoot(t *testing.T) {
 func TestIdleDestinationsAreClosed(t *testing.T) {
 	t.Parallel()
 	targets := newTargets(&Config{})
-	targets.restAfter = 10 * time.Millisecond
+	targets.restAfter = 200 * time.Millisecond
 	root := t.TempDir()
 	g, err := targets.group(schemas.Settings{Root: root}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Nor is one that is probed, which would not know any more what to look at.
+	first := targets.open[root].target
+	probed, begun := 0, time.Now()
+	waitFor(t, "a while of probes", func() bool {
+		if err := targets.probe(t.Context(), root); err != nil {
+			t.Error(err)
+		}
+		probed++
+		return time.Since(begun) > 3*targets.restAfter
+	})
+	targets.mu.Lock()
+	if now := targets.open[root].target; now != first {
+		t.Errorf("another one after %d probes: %v, %v", probed, first, now)
+	}
+	targets.mu.Unlock()
 	waitFor(t, "the destination to be closed", func() bool {
 		targets.mu.Lock()
 		defer targets.mu.Unlock()

@@ -148,6 +148,9 @@ func (p *postgres) write(ctx context.Context, f func(tx) error) error {
 		}
 		return err
 	})
+	if locked(err) {
+		return fmt.Errorf("%w: it is being rebuilt", ErrAway) // see shareLock
+	}
 	if err != nil {
 		return classify(ctx, err)
 	}
@@ -266,13 +269,16 @@ func (r pgRow) Scan(dest ...any) error {
 // classify marks an error as ErrAway if that is what it says; not when it was
 // the caller who did not want to wait.
 func classify(ctx context.Context, err error) error {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "55P03" {
-		return fmt.Errorf("%w: it is being rebuilt", ErrAway) // see shareLock
-	}
 	if err == nil || ctx.Err() != nil || !away(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrAway, err)
+}
+
+// locked says that a lock could not be had in time.
+func locked(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == "55P03"
 }
 
 func away(err error) bool {
