@@ -369,9 +369,9 @@ func TestSteeringOutlivesKills(t *testing.T) {
 	w.Audited(t, env, "b")
 	// What a killed collector had in hand comes again when its lease ends, and is
 	// noted in the archive then.
+	harness.StopAll(t, roles[2:]) // before it, for they may have results yet
 	harness.WaitFor(t, "the results that were in hand", func() bool { return collector.Metric(t, "exhume_collector_lag_messages") == 0 })
 	collector.Stop(t)
-	harness.StopAll(t, roles[2:])
 	w.CheckInvariants(t, "b")
 }
 

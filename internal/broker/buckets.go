@@ -42,6 +42,17 @@ func (b *Broker) put(ctx context.Context, bucket, key string, v any) error {
 	return nil
 }
 
+func (b *Broker) remove(ctx context.Context, bucket, key string) error {
+	kv, err := b.bucket(ctx, bucket)
+	if err == nil {
+		err = kv.Delete(ctx, key)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", bucket, key, err)
+	}
+	return nil
+}
+
 // get reads a value into v. The error of one that is not there notThere knows.
 func (b *Broker) get(ctx context.Context, bucket, key string, v any) error {
 	kv, err := b.bucket(ctx, bucket)

@@ -115,7 +115,12 @@ func (k guardedBucket) Update(ctx context.Context, key string, value []byte, rev
 	return k.write(ctx, key, func(ctx context.Context) (uint64, error) { return k.KeyValue.Update(ctx, key, value, revision) })
 }
 
-// write makes a call that stores a value.
+func (k guardedBucket) Delete(ctx context.Context, key string, opts ...jetstream.KVDeleteOpt) error {
+	_, err := k.write(ctx, key, func(ctx context.Context) (uint64, error) { return 0, k.KeyValue.Delete(ctx, key, opts...) })
+	return err
+}
+
+// write makes a call that stores or removes a value.
 func (k guardedBucket) write(ctx context.Context, key string, call func(context.Context) (uint64, error)) (revision uint64, err error) {
 	subject := "$KV." + k.Bucket() + "." + key
 	err = k.b.permitted(ctx, func(ctx context.Context) (err error) {

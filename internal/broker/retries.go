@@ -21,8 +21,12 @@ func (b *Broker) Retry(ctx context.Context, batch string, index int64) (r schema
 	return r, nil
 }
 
-// SetRetry keeps an item's failed attempts.
+// SetRetry keeps an item's failed attempts. A record that tells of nothing is removed:
+// the batch may have ended meanwhile, and nobody would do it then.
 func (b *Broker) SetRetry(ctx context.Context, batch string, index int64, r schemas.Retry) error {
+	if r.Attempts+r.Deaths+len(r.Causes)+len(r.History) == 0 && r.LastError == "" && r.NextTry.IsZero() {
+		return b.remove(ctx, schemas.BucketRetries, retryKey(batch, index))
+	}
 	return b.put(ctx, schemas.BucketRetries, retryKey(batch, index), r)
 }
 
