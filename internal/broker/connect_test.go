@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/exhume/exhume/internal/fault"
+	"github.com/exhume/exhume/internal/proctest"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -47,7 +48,7 @@ func TestConnectWaitsForTheServer(t *testing.T) {
 
 func TestConnectGivesUp(t *testing.T) {
 	t.Parallel()
-	url := fmt.Sprintf("nats://ops:secret@127.0.0.1:%d", freePort(t))
+	url := fmt.Sprintf("nats://ops:secret@127.0.0.1:%d", proctest.FreePort(t))
 	for _, timeout := range []time.Duration{0, 10 * time.Millisecond} {
 		_, err := Connect(t.Context(), Options{URL: url, StartTimeout: timeout})
 		if !fault.Is(err, schemas.CodeBrokerDown) || !strings.Contains(err.Error(), "is the NATS server running") ||

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"github.com/exhume/exhume/internal/proctest"
 	"github.com/exhume/exhume/schemas"
 )
 
@@ -57,7 +57,7 @@ type testServer struct {
 func newServer(t testing.TB, name, text string) *testServer {
 	t.Helper()
 	dir := t.TempDir()
-	s := &testServer{t: t, name: name, port: freePort(t), config: filepath.Join(dir, "nats.conf")}
+	s := &testServer{t: t, name: name, port: proctest.FreePort(t), config: filepath.Join(dir, "nats.conf")}
 	text = fmt.Sprintf("server_name: %s\nlisten: 127.0.0.1:%d\njetstream { store_dir: %q, max_file_store: 100GB, sync_interval: always }\n%s",
 		name, s.port, filepath.Join(dir, "js"), text)
 	if os.Getenv("EXHUME_TEST_NATS_LOG") != "" {
@@ -104,22 +104,12 @@ func (s *testServer) kill() {
 
 func (s *testServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.port) }
 
-// freePort gives a port that nobody listens on, for servers that must know each
-// other's before they start.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close() //nolint:errcheck // it was only asked for its port
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // startCluster starts three servers that form a cluster.
 func startCluster(t testing.TB) []*testServer {
 	t.Helper()
 	var routes []string
 	for range 3 {
-		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", freePort(t)))
+		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", proctest.FreePort(t)))
 	}
 	var all []*testServer
 	for i, route := range routes {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os/exec"
 	"runtime"
@@ -181,15 +182,27 @@ func DieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 }
 
-// FreePort is a loopback port that nobody listens on.
+// Free ports are below those that systems give to whoever connects somewhere: one of
+// those may be taken before a server listens on it, or while it is restarted.
+const firstPort, endPort = 15_000, 32_000
+
+var given sync.Map // the ports that this process was given
+
+// FreePort is a loopback port that nobody listens on, another one each time.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 1000 {
+		port := firstPort + rand.IntN(endPort-firstPort) //nolint:gosec // nobody is to guess it, but nobody gains by that
+		if _, known := given.LoadOrStore(port, true); known {
+			continue
+		}
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			_ = l.Close() // nobody connected
+			return port
+		}
 	}
-	defer l.Close() //nolint:errcheck // nobody connected
-	return l.Addr().(*net.TCPAddr).Port
+	tb.Fatal("no loopback port is free")
+	return 0
 }
 
 // log is what a program printed.
