@@ -24,6 +24,7 @@ import (
 // the counters always add up and never go back (I2), nothing outside the root
 // changes (I7).
 type watch struct {
+	cfg      *app.Config
 	tr       *trial
 	outside  string
 	before   string // what is outside
@@ -45,7 +46,8 @@ type seen struct {
 
 func newWatch(tr *trial) *watch {
 	tr.Helper()
-	w := &watch{tr: tr, outside: tr.Path("outside"), stopped: make(chan struct{}), seen: map[string]seen{}}
+	cfg := *tr.Config // which the test may still change
+	w := &watch{tr: tr, cfg: &cfg, outside: tr.Path("outside"), stopped: make(chan struct{}), seen: map[string]seen{}}
 	place(tr.T, filepath.Join(w.outside, "sentinel"), []byte("nobody's business"))
 	w.before = w.digest()
 	w.all.Go(w.run)
@@ -85,7 +87,7 @@ func (w *watch) run() {
 	for {
 		w.look()
 		if l == nil {
-			l, _ = app.OpenLedgerReader(context.Background(), w.tr.Config) // it may be away
+			l, _ = app.OpenLedgerReader(context.Background(), w.cfg) // it may be away
 		}
 		if l != nil {
 			w.counters(l)

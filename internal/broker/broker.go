@@ -43,6 +43,8 @@ type Broker struct {
 
 	mu        sync.Mutex
 	buckets   map[string]jetstream.KeyValue
+	clock     time.Time // what the server's clock showed at clockAt; see serverTime
+	clockAt   time.Time
 	reclaimed map[string]reclaim // by stream and consumer; see Reclaim
 	denied    error              // what the server forbade last
 	closing   bool

@@ -16,7 +16,7 @@ const (
 	// rateBurst is how much of what nobody used may be made up for.
 	rateBurst = 100 * time.Millisecond
 	// rateAhead is how far ahead units can be taken. Neither one huge item nor a
-	// machine whose clock is wrong keeps the fleet from working for longer.
+	// server whose clock is wrong keeps the fleet from working for longer.
 	rateAhead = time.Hour
 	// rateRetry is how long a reservation waits at most, at random, before it is
 	// tried again because another one was faster.
@@ -65,8 +65,8 @@ func rateKey(scope string) string { return "rate." + scope }
 // and says from when on they may be used: on the average, and but for a tenth of a
 // second that nobody used, no more are used than the rate allows. With 0 units it
 // only says when the next may be. The scope is a key of a bucket: letters, digits,
-// '-', '_', with dots between. The workers' clocks are taken to agree: one that is
-// ahead delays the others by as much.
+// '-', '_', with dots between. The clock that counts is the server's; the time that is
+// returned is by this machine's.
 //
 // When it fails it is unknown whether the units were taken.
 func (b *Broker) Reserve(ctx context.Context, scope string, units, perSecond float64) (at time.Time, err error) {
@@ -86,6 +86,10 @@ func (b *Broker) reserve(ctx context.Context, key string, units, perSecond float
 	}
 	for {
 		var r rate
+		now, err := b.serverTime(ctx)
+		if err != nil {
+			return at, err
+		}
 		store := func(value []byte) (uint64, error) { return kv.Create(ctx, key, value) }
 		e, err := kv.Get(ctx, key)
 		switch {
@@ -98,7 +102,8 @@ func (b *Broker) reserve(ctx context.Context, key string, units, perSecond float
 				return at, fmt.Errorf("%w: remove it with 'nats kv del %s %s'", err, schemas.BucketFleet, key)
 			}
 		}
-		r, at = r.take(time.Now(), units, perSecond)
+		r, at = r.take(now, units, perSecond)
+		at = time.Now().Add(at.Sub(now))
 		if units == 0 {
 			return at, nil
 		}
@@ -111,4 +116,28 @@ func (b *Broker) reserve(ctx context.Context, key string, units, perSecond float
 			return at, ctx.Err()
 		}
 	}
+}
+
+// clockFor is how long the server's clock is not asked for again. Meanwhile this
+// process goes by how much time has passed, which nobody can set.
+const clockFor = 10 * time.Second
+
+// serverTime is what the server's clock shows about now.
+func (b *Broker) serverTime(ctx context.Context) (time.Time, error) {
+	b.mu.Lock()
+	shown, at := b.clock, b.clockAt
+	b.mu.Unlock()
+	if !at.IsZero() && time.Since(at) < clockFor {
+		return shown.Add(time.Since(at)), nil
+	}
+	asked := time.Now()
+	s, err := b.js.Stream(ctx, bucketStreamName(schemas.BucketFleet))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("the server's clock: %w", err)
+	}
+	shown, at = s.CachedInfo().TimeStamp, asked.Add(time.Since(asked)/2)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clock, b.clockAt = shown, at
+	return shown.Add(time.Since(at)), nil
 }
