@@ -24,7 +24,7 @@ func TestBroker(t *testing.T) {
 		{"store-full", false, storeFull},
 		{"cluster-rolling", true, clusterRolls},
 		{"cluster-leader-killed", true, leadersKilled},
-		{"results-replayed", false, resultsReplayed},
+		{"results-replayed", true, resultsReplayed},
 	})
 }
 

@@ -17,9 +17,9 @@ import (
 func TestArchive(t *testing.T) {
 	strike(t, []fault{
 		{"killed", true, archiveKilled},
-		{"flapping", false, archiveFlaps(6, 200*time.Millisecond)},
+		{"flapping", true, archiveFlaps(6, 200*time.Millisecond)},
 		{"down-for-a-minute", true, archiveFlaps(1, time.Minute)},
-		{"hanging", false, archiveHangs},
+		{"hanging", true, archiveHangs},
 		{"slow-with-errors", true, archiveSlow},
 		{"busy", false, archiveBusy},
 	})

@@ -25,7 +25,7 @@ func TestObjects(t *testing.T) {
 		{"source-away", true, objectsAway(sourceTrial)},
 		{"destination-away", true, objectsAway(destinationTrial)},
 		{"source-overloaded", true, objectsOverloaded(sourceTrial)},
-		{"destination-overloaded", false, objectsOverloaded(destinationTrial)},
+		{"destination-overloaded", true, objectsOverloaded(destinationTrial)},
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 func TestProcesses(t *testing.T) {
 	strike(t, []fault{
 		{"worker-killed", false, workersKilled},
-		{"collector-killed", false, collectorKilled},
+		{"collector-killed", true, collectorKilled},
 		{"producer-killed", false, producerKilled},
 		{"all-killed", true, allKilled},
 		{"worker-frozen", true, workerFrozen},
