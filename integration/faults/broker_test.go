@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -193,9 +194,10 @@ func stepDown(t *testing.T, url string) {
 	}
 	defer nc.Close()
 	for _, stream := range []string{schemas.StreamRestore, schemas.StreamResults} {
-		if _, err := nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, 10*time.Second); err != nil {
-			t.Log(err)
-		}
+		harness.WaitFor(t, "the leader of "+stream+" to step down", func() bool { // there may be none yet
+			said, err := nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, 10*time.Second)
+			return err == nil && bytes.Contains(said.Data, []byte(`"success":true`))
+		})
 	}
 }
 

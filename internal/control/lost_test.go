@@ -57,7 +57,7 @@ func running(t *testing.T, w *world, test func()) {
 
 // after lets time pass, and then does something with the world.
 func (w *world) after(d time.Duration, do func()) {
-	time.Sleep(d)
+	time.Sleep(d) // of the bubble's clock
 	synctest.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -399,7 +399,7 @@ func TestLostRetries(t *testing.T) {
 		w.failures = append(w.failures, fail(2, 1), fail(6, 1), fail(7, 1), fail(7, 2))
 		w.retries = map[int64]schemas.Retry{6: {Attempts: 2, LastError: "newer"}, 7: {Attempts: 1, LastError: "older"}}
 		running(t, w, func() {
-			time.Sleep(2*stillFor + 2*time.Second)
+			time.Sleep(2*stillFor + 2*time.Second) // of the bubble's clock
 		})
 		for index, want := range map[int64]string{5: "25 locked 25", 6: "2 newer", 7: "2 locked 2"} {
 			if got := fmt.Sprint(w.retries[index].Attempts, " ", w.retries[index].LastError); got != want {

@@ -254,8 +254,8 @@ func testTidyingHangs(t *testing.T) {
 	if err == nil {
 		err = unix.FanotifyMark(held, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM|unix.FAN_ONDIR, unix.AT_FDCWD, stages(t, root)[0])
 	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		t.Log("the system lets us hold nobody:", err)
+	if errors.Is(err, unix.EPERM) && !isRoot(t) {
+		t.Log("NOT TESTED: only root may hold others up:", err)
 		return
 	}
 	must(t, err)
@@ -271,9 +271,21 @@ func testTidyingHangs(t *testing.T) {
 	}
 	tree.Group(schemas.Settings{}, 1).Abort()
 	must(t, unix.Close(held)) // lets go
-	for len(stages(t, root)) > 0 {
-		time.Sleep(time.Millisecond)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(closePatience); len(stages(t, root)) > 0; <-tick.C {
+		if time.Now().After(end) {
+			t.Fatal("its staging directories stay")
+		}
 	}
+}
+
+// isRoot says whether this is the system's root, and not only one of a user namespace.
+func isRoot(t *testing.T) bool {
+	t.Helper()
+	users, err := os.ReadFile("/proc/self/uid_map")
+	must(t, err)
+	return os.Geteuid() == 0 && strings.Join(strings.Fields(string(users)), " ") == "0 0 4294967295"
 }
 
 func testReadOnly(t *testing.T) {
